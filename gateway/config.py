@@ -1,0 +1,208 @@
+"""Settings: one frozen tree from a TOML file, the environment and the command line; the only reader of the environment.
+
+Belongs here: names, types, defaults and limits of settings. Never here: anything else of ours, or a connection.
+
+Order, strongest first: command line, environment (`POINTSMAN_PORT`, nested with two underscores:
+`POINTSMAN_ONNX__INTRA_OP_THREADS`), the file named by `--config` or `POINTSMAN_CONFIG`. An unknown key is an error
+wherever it stands.
+"""
+
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from gateway.errors import SettingsError
+
+PREFIX = "POINTSMAN_"
+CONFIG_VARIABLE = "POINTSMAN_CONFIG"
+_READ_ELSEWHERE = frozenset({CONFIG_VARIABLE, "POINTSMAN_ADMIN_URL", "POINTSMAN_URL", "POINTSMAN_ACTOR"})
+Port = Annotated[int, Field(ge=0, le=65_535)]
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LimitSettings(_Group):
+    """What one request may ask for."""
+
+    max_body_bytes: Annotated[int, Field(ge=1, description="largest request body, in bytes; above it 413")] = 64 * 2**20
+
+
+class OnnxSettings(_Group):
+    """How ONNX versions run in each worker."""
+
+    intra_op_threads: Annotated[int, Field(ge=1, le=256, description="threads inside one run")] = 1
+    pool_threads: Annotated[int, Field(ge=1, le=256, description="runs at once that are too slow to be inline")] = 4
+    inline_below_ms: Annotated[
+        float, Field(ge=0, description="runs expected to be faster than this stay on the event loop")
+    ] = 1.0
+
+
+class UpstreamSettings(_Group):
+    """How versions with HTTP backends are called."""
+
+    max_connections: Annotated[int, Field(ge=1, description="connections per worker, over all backends")] = 256
+    keepalive_seconds: Annotated[float, Field(ge=0, description="how long an idle connection is kept")] = 30.0
+    connect_timeout_ms: Annotated[int, Field(ge=1, description="time to connect, within the request's deadline")] = (
+        2_000
+    )
+
+
+class ShadowSettings(_Group):
+    """What shadows may take of each worker."""
+
+    max_in_flight: Annotated[int, Field(ge=0, description="copies running at once; above it they are dropped")] = 64
+    max_body_bytes: Annotated[int, Field(ge=0, description="larger requests are not copied")] = 2**20
+    timeout_ms: Annotated[int, Field(ge=1, description="deadline of one copy, from when it starts")] = 5_000
+
+
+class AuditSettings(_Group):
+    """How records are kept."""
+
+    segment_bytes: Annotated[int, Field(ge=4096, description="a journal segment is closed at this size")] = 64 * 2**20
+    keep_segments_seconds: Annotated[
+        float, Field(ge=0, description="shipped journal segments are deleted after this age")
+    ] = 600.0
+
+
+class RulesSettings(_Group):
+    """How workers follow the rules."""
+
+    poll_ms: Annotated[int, Field(ge=1, description="how often a worker asks Redis for the head")] = 50
+    stale_after_ms: Annotated[
+        int, Field(ge=1, description="records are marked stale when Redis was silent so long")
+    ] = 1_000
+    publish_wait_ms: Annotated[
+        int, Field(ge=0, description="how long a change waits for every worker before it answers 202")
+    ] = 5_000
+
+
+class ShutdownSettings(_Group):
+    """How the gateway stops."""
+
+    notice_seconds: Annotated[float, Field(ge=0, description="time between going not ready and closing the port")] = 0.5
+    drain_seconds: Annotated[float, Field(ge=0, description="time that requests in flight have to finish")] = 6.0
+
+
+class Settings(BaseSettings):
+    """All settings of `pointsman serve`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid", hide_input_in_errors=True
+    )
+
+    data_dir: Annotated[Path, Field(description="folder of journals, audit store, rules and sockets")] = Path(
+        "pointsman-data"
+    )
+    host: Annotated[str, Field(description="address of the data port")] = "127.0.0.1"
+    port: Annotated[Port, Field(description="data port; 0 takes a free one")] = 8080
+    admin_host: Annotated[str, Field(description="address of the admin port")] = "127.0.0.1"
+    admin_port: Annotated[Port, Field(description="admin port; 0 takes a free one")] = 8081
+    insecure: Annotated[bool, Field(description="allow addresses other than loopback without authentication")] = False
+    workers: Annotated[int, Field(ge=1, le=256, description="data workers")] = 2
+    redis_url: Annotated[
+        SecretStr | None, Field(description="rules store; without it an embedded Valkey is started")
+    ] = None
+    gateway: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="name of this gateway in records")
+    ] = "gateway"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    limits: LimitSettings = LimitSettings()
+    onnx: OnnxSettings = OnnxSettings()
+    upstream: UpstreamSettings = UpstreamSettings()
+    shadow: ShadowSettings = ShadowSettings()
+    audit: AuditSettings = AuditSettings()
+    rules: RulesSettings = RulesSettings()
+    shutdown: ShutdownSettings = ShutdownSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic passes both by name
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Put what the caller passed above the environment; read no .env file and no secrets folder."""
+        return init_settings, env_settings, _FileSource(settings_cls)
+
+
+class _FileSource(PydanticBaseSettingsSource):
+    """The TOML file named by `POINTSMAN_CONFIG`, if any."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        """Not used: the file is read whole."""
+        raise NotImplementedError
+
+    def __call__(self) -> dict[str, Any]:
+        name = os.environ.get(CONFIG_VARIABLE)
+        if not name:
+            return {}
+        try:
+            return tomllib.loads(Path(name).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"cannot read the settings file {name}: {error}") from None
+        except tomllib.TOMLDecodeError as error:
+            raise SettingsError(f"the settings file {name} is not TOML: {error}") from None
+
+
+def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Return the settings in force; `overrides` (from the command line) win, None values among them do not count.
+
+    Raises:
+        SettingsError: naming every key that is unknown or wrong, or an address that needs `--insecure`.
+    """
+    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    _refuse_unknown_variables()
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_complaint(e["loc"], e["msg"]) for e in error.errors())) from None
+    for name in ("host", "admin_host"):
+        _refuse_open_address(name, getattr(settings, name), settings.insecure)
+    return settings
+
+
+def setting_names() -> dict[str, str]:
+    """Return every setting by its dotted name with its description, in the order of the tree."""
+    names: dict[str, str] = {}
+    for name, field in Settings.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, _Group):
+            names |= {f"{name}.{inner}": f.description or "" for inner, f in kind.model_fields.items()}
+        else:
+            names[name] = field.description or ""
+    return names
+
+
+def _complaint(location: tuple[int | str, ...], message: str) -> str:
+    return f"{'.'.join(str(part) for part in location)}: {message[0].lower()}{message[1:]}"
+
+
+def _refuse_unknown_variables() -> None:
+    known = {PREFIX + name.upper().replace(".", "__") for name in setting_names()} | _READ_ELSEWHERE
+    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+    if unknown:
+        raise SettingsError(f"unknown environment variable {', '.join(unknown)}; see the README's table of settings")
+
+
+def _refuse_open_address(name: str, host: str, insecure: bool) -> None:
+    if insecure or host == "localhost":
+        return
+    try:
+        if ipaddress.ip_address(host).is_loopback:
+            return
+    except ValueError:
+        pass
+    raise SettingsError(
+        f"{name}: {host} can be reached from other machines and this gateway has no authentication yet; "
+        "bind 127.0.0.1, or pass --insecure if something in front of it keeps strangers out"
+    )

@@ -1,0 +1,288 @@
+"""Every error that leaves a part of the gateway, each with a stable `code`.
+
+    GatewayError
+    ├── RequestError                the caller's mistake: the request is *refused*
+    │   ├── UnknownModel            unknown_model
+    │   ├── UnknownVersion          unknown_version
+    │   ├── VersionNotAllowed       version_not_allowed
+    │   ├── MalformedBody           malformed_body
+    │   ├── InvalidInput            invalid_input
+    │   ├── BodyTooLarge            body_too_large
+    │   ├── UnsupportedEncoding     unsupported_encoding
+    │   ├── MethodNotAllowed        method_not_allowed
+    │   ├── UnknownPath             unknown_path
+    │   └── ClientClosed            client_closed
+    ├── ServingError                ours or the version's: the request has *failed*
+    │   ├── NotReady                not_ready
+    │   ├── VersionNotReady         version_not_ready
+    │   ├── ModelFailed             model_failed
+    │   ├── BackendUnreachable      backend_unreachable
+    │   ├── BackendProtocolError    backend_protocol_error
+    │   ├── BackendStatus           backend_status
+    │   ├── DeadlineExceeded        deadline_exceeded
+    │   ├── Overloaded              overloaded
+    │   ├── AuditUnavailable        audit_unavailable
+    │   └── InternalError           internal_error
+    ├── ChangeError                 a change of the rules that is not made, or a look-up that finds nothing
+    │   ├── InvalidDocument         invalid_document
+    │   ├── IncompleteManifest      incomplete_manifest
+    │   ├── DocumentNotFound        not_found
+    │   ├── RevisionConflict        revision_conflict
+    │   ├── RevisionRequired        revision_required
+    │   ├── VersionExists           version_exists
+    │   ├── CohortInUse             cohort_in_use
+    │   └── RulesUnavailable        rules_unavailable
+    ├── ArtifactError               a version's artifact cannot be used
+    │   ├── ArtifactMissing         artifact_missing
+    │   ├── DigestMismatch          digest_mismatch
+    │   └── ArtifactInvalid         artifact_invalid
+    └── SettingsError               settings
+
+Belongs here: what went wrong, in words that say what to do. Never here: status numbers of a protocol; each
+protocol maps codes to its own statuses in one table.
+"""
+
+from typing import ClassVar
+
+
+class GatewayError(Exception):
+    """Base of every error of the gateway. `message` is fit for the eyes of a client: no secrets, no paths of ours."""
+
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+        super().__init__(message)
+
+
+class RequestError(GatewayError):
+    """The caller's mistake: the request is refused, and sending it again unchanged cannot help."""
+
+
+class UnknownModel(RequestError):
+    """No route for this model."""
+
+    code = "unknown_model"
+
+
+class UnknownVersion(RequestError):
+    """The model has no such version, or no route names it."""
+
+    code = "unknown_version"
+
+
+class VersionNotAllowed(RequestError):
+    """The route refuses versions named by the caller (`client_versions: deny`)."""
+
+    code = "version_not_allowed"
+
+
+class MalformedBody(RequestError):
+    """The body is not the JSON object that the protocol asks for."""
+
+    code = "malformed_body"
+
+
+class InvalidInput(RequestError):
+    """A tensor does not fit the signature of the version. The message begins with the path of the field."""
+
+    code = "invalid_input"
+
+
+class BodyTooLarge(RequestError):
+    """The body is larger than `limits.max_body_bytes`."""
+
+    code = "body_too_large"
+
+
+class UnsupportedEncoding(RequestError):
+    """A Content-Encoding or a binary extension that the gateway does not speak."""
+
+    code = "unsupported_encoding"
+
+
+class MethodNotAllowed(RequestError):
+    """The path exists, but not with this method. `allowed` are the methods it has."""
+
+    code = "method_not_allowed"
+
+    def __init__(self, message: str, allowed: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.allowed = allowed
+
+
+class UnknownPath(RequestError):
+    """No such path on this port."""
+
+    code = "unknown_path"
+
+
+class ClientClosed(RequestError):
+    """The caller hung up before its body had arrived."""
+
+    code = "client_closed"
+
+
+class ServingError(GatewayError):
+    """The gateway or a version failed: the request may well succeed when it is sent again.
+
+    `backend` is the backend that was tried (`onnx` or a URL), empty when it did not come to that.
+    """
+
+    def __init__(self, message: str, backend: str = "") -> None:
+        super().__init__(message)
+        self.backend = backend
+
+
+class NotReady(ServingError):
+    """No rules are in force yet in this worker."""
+
+    code = "not_ready"
+
+
+class VersionNotReady(ServingError):
+    """The version is named by the route but could not be prepared here."""
+
+    code = "version_not_ready"
+
+
+class ModelFailed(ServingError):
+    """The version's own code failed on input that fits its signature."""
+
+    code = "model_failed"
+
+
+class BackendUnreachable(ServingError):
+    """No connection to the backend, or it was cut before an answer."""
+
+    code = "backend_unreachable"
+
+
+class BackendProtocolError(ServingError):
+    """The backend does not answer in HTTP."""
+
+    code = "backend_protocol_error"
+
+
+class BackendStatus(ServingError):
+    """The backend answered with a status of 500 or above, which is passed on as it is."""
+
+    code = "backend_status"
+
+
+class DeadlineExceeded(ServingError):
+    """The time-out of the route or of the version has passed."""
+
+    code = "deadline_exceeded"
+
+
+class Overloaded(ServingError):
+    """A bounded queue is full."""
+
+    code = "overloaded"
+
+
+class AuditUnavailable(ServingError):
+    """The record cannot be written, so the answer is withheld."""
+
+    code = "audit_unavailable"
+
+
+class InternalError(ServingError):
+    """A defect of the gateway; the log has the details under the record id."""
+
+    code = "internal_error"
+
+
+class ChangeError(GatewayError):
+    """A change that is not made; nothing of it is applied."""
+
+
+class InvalidDocument(ChangeError):
+    """A document that does not fit. `path` names the field; empty for the document itself."""
+
+    code = "invalid_document"
+
+    def __init__(self, path: str, message: str) -> None:
+        super().__init__(f"{path}: {message}" if path else message)
+        self.path = path
+
+
+class IncompleteManifest(InvalidDocument):
+    """A manifest without its metadata contract, registered without `allow_incomplete`."""
+
+    code = "incomplete_manifest"
+
+
+class DocumentNotFound(ChangeError):
+    """No such route, cohort, version, revision or record."""
+
+    code = "not_found"
+
+
+class RevisionConflict(ChangeError):
+    """Somebody else changed the document first. `current` is the revision it has now; 0 if it does not exist."""
+
+    code = "revision_conflict"
+
+    def __init__(self, message: str, current: int) -> None:
+        super().__init__(message)
+        self.current = current
+
+
+class RevisionRequired(ChangeError):
+    """A write to an existing document that does not say which revision it changes."""
+
+    code = "revision_required"
+
+    def __init__(self, message: str, current: int) -> None:
+        super().__init__(message)
+        self.current = current
+
+
+class VersionExists(ChangeError):
+    """The version is registered with other content; versions are immutable."""
+
+    code = "version_exists"
+
+
+class CohortInUse(ChangeError):
+    """A route pins the cohort that is to be deleted."""
+
+    code = "cohort_in_use"
+
+
+class RulesUnavailable(ChangeError):
+    """Redis does not answer; rules in force stay in force, changes are refused."""
+
+    code = "rules_unavailable"
+
+
+class ArtifactError(GatewayError):
+    """A version cannot be prepared from its artifact."""
+
+    code = "artifact_invalid"
+
+
+class ArtifactMissing(ArtifactError):
+    """The artifact is not where the manifest says, or cannot be read."""
+
+    code = "artifact_missing"
+
+
+class DigestMismatch(ArtifactError):
+    """The artifact is not the one that was registered. The message names both digests."""
+
+    code = "digest_mismatch"
+
+
+class ArtifactInvalid(ArtifactError):
+    """The artifact has the right digest but is no model that can be run."""
+
+    code = "artifact_invalid"
+
+
+class SettingsError(GatewayError):
+    """A setting is unknown, missing or wrong; the gateway does not start."""
+
+    code = "settings"

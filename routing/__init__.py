@@ -1,0 +1,45 @@
+"""Which version serves a request: types, strict JSON codec, hashing and `resolve`.
+
+Belongs here: the decision and the documents it reads, as pure functions of their arguments.
+Never here: `async`, a clock, randomness, logging, Redis, or anything of `gateway`.
+"""
+
+from routing.codec import DocumentError, encode_document, parse_cohort, parse_route
+from routing.hashing import shadow_hit, unit_digest
+from routing.resolve import (
+    Explanation,
+    VersionDenied,
+    consulted_headers,
+    explain,
+    named_versions,
+    resolve,
+    routing_key,
+    shadows_for,
+)
+from routing.types import Capture, Clause, Cohort, Decision, Facts, KeySource, Pin, Route, Shadow
+
+__all__ = [
+    "Capture",
+    "Clause",
+    "Cohort",
+    "Decision",
+    "DocumentError",
+    "Explanation",
+    "Facts",
+    "KeySource",
+    "Pin",
+    "Route",
+    "Shadow",
+    "VersionDenied",
+    "consulted_headers",
+    "encode_document",
+    "explain",
+    "named_versions",
+    "parse_cohort",
+    "parse_route",
+    "resolve",
+    "routing_key",
+    "shadow_hit",
+    "shadows_for",
+    "unit_digest",
+]

@@ -1,0 +1,168 @@
+"""The decision: one route, its cohorts and the facts of one request give one version and the reason.
+
+Belongs here: `resolve` and `explain`, the same code for live traffic, previews and the auditor's re-computation.
+Never here: whether a version exists or is loaded (that is the data plane's), or any source of facts.
+"""
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+
+from msgspec import Struct
+
+from routing.hashing import score, shadow_hit
+from routing.types import Cohort, Decision, Facts, Pin, Route, Shadow
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class VersionDenied(Exception):
+    """The caller named a version and the route says `client_versions: deny`."""
+
+
+class Step(Struct, frozen=True):
+    """One rule of a route as it met one request: its path, whether it matched, and why or why not in words."""
+
+    rule: str
+    matched: bool
+    why: str
+
+
+class Explanation(Struct, frozen=True):
+    """A decision with every rule on the way to it, and the rendezvous score of each version of the split.
+
+    `scores` is filled for every version of positive weight, also when an earlier rule decided. `decision` is None
+    when the request is refused (the last step says why). `shadows` are the versions that would get a copy.
+    """
+
+    decision: Decision | None
+    steps: tuple[Step, ...]
+    scores: Mapping[str, float]
+    shadows: tuple[str, ...]
+
+
+def resolve(route: Route, cohorts: Mapping[str, Cohort], facts: Facts) -> Decision:
+    """Return the version that serves a request and the rule that chose it. First match wins.
+
+    1. `explicit`: the caller named a version; 2. `pin`: the first pin that has not expired and whose cohort holds
+    the caller; 3. `split`: weighted rendezvous hashing.
+
+    Raises:
+        VersionDenied: the caller named a version and the route does not allow that.
+    """
+    if facts.asked_version is not None:
+        if route.client_versions == "deny":
+            raise VersionDenied(facts.asked_version)
+        return Decision(facts.asked_version, "explicit", "client_versions")
+    for index, pin in enumerate(route.pins):
+        if not expired(pin, facts) and holds(cohorts.get(pin.cohort), facts):
+            return Decision(pin.version, "pin", f"pins[{index}]", pin.cohort)
+    return Decision(draw(route, facts.unit), "split", "split")
+
+
+def draw(route: Route, unit: bytes) -> str:
+    """Return the version that the split gives to the caller with digest `unit` (16 bytes)."""
+    return min((value, version) for version, value in scores(route, unit))[1]
+
+
+def scores(route: Route, unit: bytes) -> Iterator[tuple[str, float]]:
+    """Yield (version, rendezvous score) for every version of positive weight."""
+    for version, weight in route.split.items():
+        if weight > 0:
+            yield version, score(route.salt, unit, version, weight)
+
+
+def expired(pin: Pin, facts: Facts) -> bool:
+    """Tell whether a pin had expired when the request was received; the very instant of `expires` counts as expired."""
+    return pin.expires is not None and facts.received_ns >= (pin.expires - _EPOCH) // _MICROSECOND * 1000
+
+
+def holds(cohort: Cohort | None, facts: Facts) -> bool:
+    """Tell whether the caller is in the cohort. A cohort that does not exist holds nobody."""
+    if cohort is None:
+        return False
+    if facts.keyed and facts.unit in cohort.digests:
+        return True
+    return bool(cohort.match) and all(
+        facts.headers.get(clause.header.lower()) in clause.values for clause in cohort.match
+    )
+
+
+def shadows_for(route: Route, record_id: str, served: str | None) -> tuple[Shadow, ...]:
+    """Return the shadows that get a copy of the request; the version that served is never its own shadow."""
+    return tuple(
+        shadow
+        for shadow in route.shadows
+        if shadow.version != served and shadow_hit(route.salt, record_id, shadow.version, shadow.sample)
+    )
+
+
+def routing_key(route: Route, headers: Mapping[str, str]) -> str | None:
+    """Return the caller's routing key: the first key header (lower-case lookup) that is present and not empty."""
+    for source in route.key:
+        value = headers.get(source.header.lower())
+        if value:
+            return value
+    return None
+
+
+def consulted_headers(route: Route, cohorts: Mapping[str, Cohort]) -> tuple[str, ...]:
+    """Return the lower-case names of the headers that the route's cohorts look at, sorted, each once."""
+    named = (cohorts.get(pin.cohort) for pin in route.pins)
+    return tuple(sorted({clause.header.lower() for cohort in named if cohort for clause in cohort.match}))
+
+
+def named_versions(route: Route) -> frozenset[str]:
+    """Return every version that the route names, in whatever role and with whatever weight."""
+    return frozenset(
+        [
+            *route.split,
+            *(pin.version for pin in route.pins),
+            *(shadow.version for shadow in route.shadows),
+            *route.fallback,
+        ]
+    )
+
+
+def explain(route: Route, cohorts: Mapping[str, Cohort], facts: Facts) -> Explanation:
+    """Return the decision with every rule considered. The decision itself is `resolve`'s, never worked out twice."""
+    try:
+        decision: Decision | None = resolve(route, cohorts, facts)
+    except VersionDenied:
+        decision = None
+    return Explanation(
+        decision=decision,
+        steps=tuple(_steps(route, cohorts, facts, decision)),
+        scores=dict(scores(route, facts.unit)),
+        shadows=tuple(s.version for s in shadows_for(route, facts.record_id, decision.version if decision else None)),
+    )
+
+
+def _steps(route: Route, cohorts: Mapping[str, Cohort], facts: Facts, decision: Decision | None) -> Iterator[Step]:
+    asked = facts.asked_version
+    if asked is not None:
+        allowed = decision is not None
+        verb = "allows" if allowed else "denies"
+        yield Step("client_versions", allowed, f"the caller named version {asked}; the route {verb} that")
+        return
+    yield Step("client_versions", False, "the caller named no version")
+    for index, pin in enumerate(route.pins):
+        rule = f"pins[{index}]"
+        matched = decision is not None and decision.rule == rule
+        yield Step(rule, matched, _why_pin(pin, cohorts.get(pin.cohort), facts))
+        if matched:
+            return
+    source = "the routing key" if facts.keyed else "the record id (the request has no routing key)"
+    yield Step("split", True, f"smallest rendezvous score of {source}")
+
+
+def _why_pin(pin: Pin, cohort: Cohort | None, facts: Facts) -> str:
+    if pin.expires is not None and expired(pin, facts):
+        return f"expired at {pin.expires.isoformat()}"
+    if cohort is None:
+        return f"cohort {pin.cohort} does not exist"
+    if facts.keyed and facts.unit in cohort.digests:
+        return f"cohort {pin.cohort} lists the routing key"
+    if holds(cohort, facts):
+        return f"every clause of cohort {pin.cohort} holds"
+    return f"the caller is not in cohort {pin.cohort}"
