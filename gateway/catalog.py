@@ -11,11 +11,37 @@ import msgspec
 from msgspec import Meta, Struct
 
 from gateway.errors import InvalidDocument
-from routing.codec import DocumentError, convert, encode_document, read_object
+from routing.codec import DocumentError, encode_document, parse_as, refuse_repeats
+from routing.faults import find_json_fault
 from routing.types import ModelName, Text, VersionName
 
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
-Url = Annotated[str, Meta(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?\Z", max_length=2048)]
+_LARGEST = 1.7976931348623157e308
+
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z", description="64 lower-case hex digits")]
+Url = Annotated[
+    str,
+    Meta(
+        pattern=r"^https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])"
+        r"(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?(/[^\s?#@]*)?\Z",
+        max_length=2048,
+        description="an http or https URL of host, port and path, such as http://10.0.0.7:8080, without user name, "
+        "password or query (everyone who may read the rules could read a secret in it)",
+    ),
+]
+Repository = Annotated[
+    str,
+    Meta(
+        pattern=r"(?i)^(?![a-z+]*https?://[^/?#]*@)(?![a-z+.-]+://[^/?#]*:[^/?#]*@)",
+        max_length=1024,
+        description="the name or URL of a repository, of at most 1024 characters, without password or token (everyone "
+        "who may read the rules could read it)",
+    ),
+]
+FilePath = Annotated[
+    str,
+    Meta(pattern=r"^[^\x00-\x1f\x7f]{1,4096}\Z", description="a path of 1 to 4096 printable characters"),
+]
+Metric = Annotated[float, Meta(ge=-_LARGEST, le=_LARGEST, description="a finite number")]
 METADATA_CONTRACT = ("code.git_commit", "data.version", "metrics", "owner")
 """What a manifest must say so that an auditor can answer "from what code and data": DESIGN, the metadata contract."""
 
@@ -23,7 +49,7 @@ METADATA_CONTRACT = ("code.git_commit", "data.version", "metrics", "owner")
 class OnnxBackend(Struct, frozen=True, forbid_unknown_fields=True):
     """An ONNX file. `path` is relative to the manifest in a file, absolute once registered."""
 
-    path: Annotated[str, Meta(min_length=1, max_length=4096)]
+    path: FilePath
     sha256: Sha256
 
 
@@ -49,8 +75,11 @@ class Backend(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
 class CodeOrigin(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The code that made the version."""
 
-    git_commit: Annotated[str, Meta(pattern=r"^[0-9a-f]{7,64}\Z")] | None = None
-    repository: Text | None = None
+    git_commit: (
+        Annotated[str, Meta(pattern=r"^[0-9a-f]{7,64}\Z", description="a commit of 7 to 64 lower-case hex digits")]
+        | None
+    ) = None
+    repository: Repository | None = None
     path: Text | None = None
 
 
@@ -66,11 +95,13 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
 
     model: ModelName
     version: VersionName
-    backend: Backend
+    backend: Annotated[
+        Backend, Meta(description='{"onnx": {"path": …, "sha256": …}} or {"http": {"urls": […]}}, where it runs')
+    ]
     code: CodeOrigin = CodeOrigin()
     data: DataOrigin = DataOrigin()
     hyperparameters: Mapping[str, Any] = {}
-    metrics: Mapping[str, float] = {}
+    metrics: Mapping[str, Metric] = {}
     owner: Text | None = None
     created: Annotated[datetime, Meta(tz=True)] | None = None
     description: Annotated[str, Meta(max_length=16_384)] = ""
@@ -83,8 +114,16 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """The paths of the metadata contract that this manifest does not fill; empty for a complete one."""
-        filled = (self.code.git_commit, self.data.version, self.metrics, self.owner)
+        """The paths of the metadata contract that this manifest does not fill; empty for a complete one.
+
+        Blank is missing: a text of spaces answers no auditor.
+        """
+        filled = (
+            self.code.git_commit,
+            (self.data.version or "").strip(),
+            self.metrics,
+            (self.owner or "").strip(),
+        )
         return tuple(path for path, value in zip(METADATA_CONTRACT, filled, strict=True) if not value)
 
 
@@ -112,7 +151,11 @@ def parse_manifest(document: bytes | Mapping[str, Any]) -> Manifest:
         InvalidDocument: with the path of the first field that does not fit.
     """
     try:
-        manifest = convert(read_object(document), Manifest)
+        manifest = parse_as(document, Manifest)
+        if fault := find_json_fault(manifest.hyperparameters, "hyperparameters"):
+            raise DocumentError(*fault)
+        if manifest.backend.http is not None:
+            refuse_repeats(manifest.backend.http.urls, "backend.http.urls[{}]")
     except DocumentError as error:
         raise InvalidDocument(error.path, error.message) from None
     if (manifest.backend.onnx is None) == (manifest.backend.http is None):
@@ -126,13 +169,17 @@ def encode_manifest(manifest: Manifest) -> bytes:
 
 
 def same_content(one: Manifest, other: Manifest) -> bool:
-    """Tell whether two manifests are the same version: equal but for where the artifact lies, which is no content."""
-    return _without_place(one) == _without_place(other)
+    """Tell whether two manifests are the same version: equal but for where the artifact lies, which is no content.
+
+    The same instant in another time zone is the same `created`.
+    """
+    return one.created == other.created and _without_place(one) == _without_place(other)
 
 
 def _without_place(manifest: Manifest) -> bytes:
+    # Compared as JSON because Python takes True, 1 and 1.0 for equal, and hyperparameters do not.
+    timeless = msgspec.structs.replace(manifest, created=None)
     onnx = manifest.backend.onnx
     if onnx is None:
-        return encode_manifest(manifest)
-    placeless = msgspec.structs.replace(onnx, path="-")
-    return encode_manifest(msgspec.structs.replace(manifest, backend=Backend(onnx=placeless)))
+        return encode_manifest(timeless)
+    return encode_manifest(msgspec.structs.replace(timeless, backend=Backend(onnx=OnnxBackend("-", onnx.sha256))))

@@ -3,54 +3,76 @@
 Belongs here: names, types, defaults and limits of settings. Never here: anything else of ours, or a connection.
 
 Order, strongest first: command line, environment (`POINTSMAN_PORT`, nested with two underscores:
-`POINTSMAN_ONNX__INTRA_OP_THREADS`), the file named by `--config` or `POINTSMAN_CONFIG`. An unknown key is an error
-wherever it stands.
+`POINTSMAN_ONNX__INTRA_OP_THREADS`, or a whole group as a JSON object: `POINTSMAN_ONNX`), the file named by `--config`
+or `POINTSMAN_CONFIG`. An unknown key is an error wherever it stands, and no complaint repeats a value.
 """
 
 import ipaddress
+import json
 import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gateway.errors import SettingsError
+from gateway.settings_words import dotted, misfit, no_such
 
 PREFIX = "POINTSMAN_"
 CONFIG_VARIABLE = "POINTSMAN_CONFIG"
 _READ_ELSEWHERE = frozenset({CONFIG_VARIABLE, "POINTSMAN_ADMIN_URL", "POINTSMAN_URL", "POINTSMAN_ACTOR"})
-Port = Annotated[int, Field(ge=0, le=65_535)]
+_REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
+
+
+def _not_a_truth(value: object) -> object:
+    """Refuse true and false where a number is wanted; Python, and so pydantic, takes them for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("expected a number, not true or false")
+    return value
+
+
+def _redis_address(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith(_REDIS_SCHEMES):
+        raise ValueError(f"expected a URL that begins with {', '.join(_REDIS_SCHEMES[:-1])} or {_REDIS_SCHEMES[-1]}")
+    return url
+
+
+Whole = Annotated[int, BeforeValidator(_not_a_truth)]
+Decimal = Annotated[float, BeforeValidator(_not_a_truth), Field(allow_inf_nan=False)]
+Port = Annotated[Whole, Field(ge=0, le=65_535)]
 
 
 class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class LimitSettings(_Group):
     """What one request may ask for."""
 
-    max_body_bytes: Annotated[int, Field(ge=1, description="largest request body, in bytes; above it 413")] = 64 * 2**20
+    max_body_bytes: Annotated[Whole, Field(ge=1, description="largest request body, in bytes; above it 413")] = (
+        64 * 2**20
+    )
 
 
 class OnnxSettings(_Group):
     """How ONNX versions run in each worker."""
 
-    intra_op_threads: Annotated[int, Field(ge=1, le=256, description="threads inside one run")] = 1
-    pool_threads: Annotated[int, Field(ge=1, le=256, description="runs at once that are too slow to be inline")] = 4
+    intra_op_threads: Annotated[Whole, Field(ge=1, le=256, description="threads inside one run")] = 1
+    pool_threads: Annotated[Whole, Field(ge=1, le=256, description="runs at once that are too slow to be inline")] = 4
     inline_below_ms: Annotated[
-        float, Field(ge=0, description="runs expected to be faster than this stay on the event loop")
+        Decimal, Field(ge=0, description="runs expected to be faster than this stay on the event loop")
     ] = 1.0
 
 
 class UpstreamSettings(_Group):
     """How versions with HTTP backends are called."""
 
-    max_connections: Annotated[int, Field(ge=1, description="connections per worker, over all backends")] = 256
-    keepalive_seconds: Annotated[float, Field(ge=0, description="how long an idle connection is kept")] = 30.0
-    connect_timeout_ms: Annotated[int, Field(ge=1, description="time to connect, within the request's deadline")] = (
+    max_connections: Annotated[Whole, Field(ge=1, description="connections per worker, over all backends")] = 256
+    keepalive_seconds: Annotated[Decimal, Field(ge=0, description="how long an idle connection is kept")] = 30.0
+    connect_timeout_ms: Annotated[Whole, Field(ge=1, description="time to connect, within the request's deadline")] = (
         2_000
     )
 
@@ -58,37 +80,39 @@ class UpstreamSettings(_Group):
 class ShadowSettings(_Group):
     """What shadows may take of each worker."""
 
-    max_in_flight: Annotated[int, Field(ge=0, description="copies running at once; above it they are dropped")] = 64
-    max_body_bytes: Annotated[int, Field(ge=0, description="larger requests are not copied")] = 2**20
-    timeout_ms: Annotated[int, Field(ge=1, description="deadline of one copy, from when it starts")] = 5_000
+    max_in_flight: Annotated[Whole, Field(ge=0, description="copies running at once; above it they are dropped")] = 64
+    max_body_bytes: Annotated[Whole, Field(ge=0, description="larger requests are not copied")] = 2**20
+    timeout_ms: Annotated[Whole, Field(ge=1, description="deadline of one copy, from when it starts")] = 5_000
 
 
 class AuditSettings(_Group):
     """How records are kept."""
 
-    segment_bytes: Annotated[int, Field(ge=4096, description="a journal segment is closed at this size")] = 64 * 2**20
+    segment_bytes: Annotated[Whole, Field(ge=4096, description="a journal segment is closed at this size")] = 64 * 2**20
     keep_segments_seconds: Annotated[
-        float, Field(ge=0, description="shipped journal segments are deleted after this age")
+        Decimal, Field(ge=0, description="shipped journal segments are deleted after this age")
     ] = 600.0
 
 
 class RulesSettings(_Group):
     """How workers follow the rules."""
 
-    poll_ms: Annotated[int, Field(ge=1, description="how often a worker asks Redis for the head")] = 50
+    poll_ms: Annotated[Whole, Field(ge=1, description="how often a worker asks Redis for the head")] = 50
     stale_after_ms: Annotated[
-        int, Field(ge=1, description="records are marked stale when Redis was silent so long")
+        Whole, Field(ge=1, description="records are marked stale when Redis was silent so long")
     ] = 1_000
     publish_wait_ms: Annotated[
-        int, Field(ge=0, description="how long a change waits for every worker before it answers 202")
+        Whole, Field(ge=0, description="how long a change waits for every worker before it answers 202")
     ] = 5_000
 
 
 class ShutdownSettings(_Group):
     """How the gateway stops."""
 
-    notice_seconds: Annotated[float, Field(ge=0, description="time between going not ready and closing the port")] = 0.5
-    drain_seconds: Annotated[float, Field(ge=0, description="time that requests in flight have to finish")] = 6.0
+    notice_seconds: Annotated[Decimal, Field(ge=0, description="time between going not ready and closing the port")] = (
+        0.5
+    )
+    drain_seconds: Annotated[Decimal, Field(ge=0, description="time that requests in flight have to finish")] = 6.0
 
 
 class Settings(BaseSettings):
@@ -106,9 +130,10 @@ class Settings(BaseSettings):
     admin_host: Annotated[str, Field(description="address of the admin port")] = "127.0.0.1"
     admin_port: Annotated[Port, Field(description="admin port; 0 takes a free one")] = 8081
     insecure: Annotated[bool, Field(description="allow addresses other than loopback without authentication")] = False
-    workers: Annotated[int, Field(ge=1, le=256, description="data workers")] = 2
+    workers: Annotated[Whole, Field(ge=1, le=256, description="data workers")] = 2
     redis_url: Annotated[
-        SecretStr | None, Field(description="rules store; without it an embedded Valkey is started")
+        Annotated[SecretStr, AfterValidator(_redis_address)] | None,
+        Field(description="rules store; without it an embedded Valkey is started"),
     ] = None
     gateway: Annotated[
         str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="name of this gateway in records")
@@ -133,6 +158,22 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Put what the caller passed above the environment; read no .env file and no secrets folder."""
         return init_settings, env_settings, _FileSource(settings_cls)
+
+
+class _Handed(Settings):
+    """Settings that another process has already put together: what it said counts, and nothing else is looked at."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic passes all of them by name
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read neither environment nor file: both may have changed since the gateway was started."""
+        return (init_settings,)
 
 
 class _FileSource(PydanticBaseSettingsSource):
@@ -161,37 +202,87 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
         SettingsError: naming every key that is unknown or wrong, or an address that needs `--insecure`.
     """
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
-    _refuse_unknown_variables()
+    # Not left to pydantic, which takes some unknown names (such as _env_file) for instructions to itself.
+    if unknown := sorted(given.keys() - Settings.model_fields.keys()):
+        raise SettingsError("; ".join(f"{name}: {no_such(name, setting_names())}" for name in unknown))
+    _refuse_wrong_variables()
     try:
         settings = Settings(**given)
     except ValidationError as error:
-        raise SettingsError("; ".join(_complaint(e["loc"], e["msg"]) for e in error.errors())) from None
+        names = [(dotted(details), misfit(details, setting_names())) for details in error.errors(include_input=False)]
+        raise SettingsError("; ".join(f"{name}: {words}{_origin(name, given)}" for name, words in names)) from None
     for name in ("host", "admin_host"):
         _refuse_open_address(name, getattr(settings, name), settings.insecure)
     return settings
+
+
+def dump_settings(settings: Settings) -> bytes:
+    """Return settings as JSON for a child process, secrets in clear: hand it over a pipe, write it nowhere."""
+    tree = settings.model_dump(mode="json")
+    if settings.redis_url is not None:
+        tree["redis_url"] = settings.redis_url.get_secret_value()
+    return json.dumps(tree).encode()
+
+
+def read_settings(dumped: bytes) -> Settings:
+    """Return the settings that `dump_settings` wrote; environment and file no longer count."""
+    handed = _Handed(**json.loads(dumped))
+    return Settings.model_construct(**{name: getattr(handed, name) for name in Settings.model_fields})
 
 
 def setting_names() -> dict[str, str]:
     """Return every setting by its dotted name with its description, in the order of the tree."""
     names: dict[str, str] = {}
     for name, field in Settings.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, _Group):
-            names |= {f"{name}.{inner}": f.description or "" for inner, f in kind.model_fields.items()}
+        if name in _groups():
+            names |= {f"{name}.{inner}": f.description or "" for inner, f in _groups()[name].model_fields.items()}
         else:
             names[name] = field.description or ""
     return names
 
 
-def _complaint(location: tuple[int | str, ...], message: str) -> str:
-    return f"{'.'.join(str(part) for part in location)}: {message[0].lower()}{message[1:]}"
+def _groups() -> dict[str, type[_Group]]:
+    kinds = {name: field.annotation for name, field in Settings.model_fields.items()}
+    return {name: kind for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, _Group)}
 
 
-def _refuse_unknown_variables() -> None:
-    known = {PREFIX + name.upper().replace(".", "__") for name in setting_names()} | _READ_ELSEWHERE
-    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
-    if unknown:
-        raise SettingsError(f"unknown environment variable {', '.join(unknown)}; see the README's table of settings")
+def _variable(name: str) -> str:
+    return PREFIX + name.upper().replace(".", "__")
+
+
+def _origin(name: str, given: Mapping[str, Any]) -> str:
+    group = name.partition(".")[0]
+    if group in given:
+        return ""
+    variable = next((variable for variable in (_variable(name), _variable(group)) if variable in os.environ), None)
+    return f" (set by {variable})" if variable else f" (set in {os.environ.get(CONFIG_VARIABLE)})"
+
+
+def _refuse_wrong_variables() -> None:
+    """Refuse variables of our prefix that set nothing (misspelt, in lower case, empty), and groups that are no JSON.
+
+    Empty is refused because it is most often a variable that was to be filled from another, and serving from an
+    embedded Valkey because `POINTSMAN_REDIS_URL` came out empty is no default that anybody wants.
+    """
+    groups = {_variable(name) for name in _groups()}
+    known = {_variable(name) for name in setting_names()} | groups
+    complaints = []
+    for name in sorted(name for name in os.environ if name.upper().startswith(PREFIX)):
+        if name not in known | _READ_ELSEWHERE:
+            complaints.append(f"{name}: {no_such(name.upper(), known)}")
+        elif not os.environ[name] and (name in known or name == CONFIG_VARIABLE):
+            complaints.append(f"{name}: is empty; give it a value or unset it")
+        elif name in groups and not _is_json_object(os.environ[name]):
+            complaints.append(f'{name}: expected a JSON object of settings, such as {{"name": 1}}')
+    if complaints:
+        raise SettingsError("; ".join(complaints))
+
+
+def _is_json_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _refuse_open_address(name: str, host: str, insecure: bool) -> None:
@@ -201,8 +292,8 @@ def _refuse_open_address(name: str, host: str, insecure: bool) -> None:
         if ipaddress.ip_address(host).is_loopback:
             return
     except ValueError:
-        pass
+        pass  # a name, which may mean any address by the time it is bound
     raise SettingsError(
-        f"{name}: {host} can be reached from other machines and this gateway has no authentication yet; "
-        "bind 127.0.0.1, or pass --insecure if something in front of it keeps strangers out"
+        f"{name}: {json.dumps(host)} is no loopback address: other machines may reach it, and this gateway has no "
+        "authentication yet; bind 127.0.0.1 or ::1, or pass --insecure if something in front of it keeps strangers out"
     )

@@ -22,6 +22,7 @@
     │   ├── DeadlineExceeded        deadline_exceeded
     │   ├── Overloaded              overloaded
     │   ├── AuditUnavailable        audit_unavailable
+    │   ├── Stopping                stopping
     │   └── InternalError           internal_error
     ├── ChangeError                 a change of the rules that is not made, or a look-up that finds nothing
     │   ├── InvalidDocument         invalid_document
@@ -188,6 +189,12 @@ class AuditUnavailable(ServingError):
     code = "audit_unavailable"
 
 
+class Stopping(ServingError):
+    """The gateway is stopping and the request did not end within the time it had for that."""
+
+    code = "stopping"
+
+
 class InternalError(ServingError):
     """A defect of the gateway; the log has the details under the record id."""
 
@@ -283,6 +290,10 @@ class ArtifactInvalid(ArtifactError):
 
 
 class SettingsError(GatewayError):
-    """A setting is unknown, missing or wrong; the gateway does not start."""
+    """A setting is unknown, missing or wrong; the gateway does not start.
+
+    `exit_code` (EX_CONFIG of sysexits.h) tells the supervisor that starting the process again cannot help.
+    """
 
     code = "settings"
+    exit_code: ClassVar[int] = 78

@@ -1,6 +1,6 @@
-"""Figures: each worker's board of fixed slots in shared memory, and the Prometheus book that the control process keeps.
+"""Figures: each worker's board of fixed slots in shared memory, and the table of every figure that is published.
 
-Belongs here: what is counted and under which names. Never here: scraping over HTTP, reading journals.
+Belongs here: what is counted and under which names. Never here: counting and rendering (`book`), reading journals.
 
 Requests are counted from their records, not on the request path, so audit log and metrics cannot disagree and a
 killed worker loses nothing. What leaves no record (in flight, dropped shadows, rules in force) stands on the board.
@@ -10,13 +10,19 @@ import mmap
 import os
 from enum import IntEnum
 from pathlib import Path
+from typing import Literal
+
+from msgspec import Struct
 
 _SLOT_BYTES = 8
 _SLOTS = 64
 
 
 class Slot(IntEnum):
-    """Places on a worker's board. Numbers are never reused; counters live through restarts, gauges start at 0."""
+    """Places on a worker's board. Numbers are never reused; counters live through restarts, gauges start at 0.
+
+    RULES_CHECKED_NS is Unix time in ns; 0 is never.
+    """
 
     PID = 0
     READY = 1
@@ -34,6 +40,63 @@ class Slot(IntEnum):
 
 
 COUNTERS = frozenset(slot for slot in Slot if slot.name.startswith("SHADOW_DROPPED_"))
+
+
+class Metric(Struct, frozen=True):
+    """One figure as it stands in the README's table."""
+
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+METRICS = {
+    "pointsman_requests_total": Metric(
+        "counter", "Requests by the version that served them (or should have).", ("model", "version", "outcome")
+    ),
+    "pointsman_request_latency_seconds": Metric(
+        "histogram", "Time from the arrival of a request to its reply.", ("model", "version")
+    ),
+    "pointsman_backend_latency_seconds": Metric(
+        "histogram", "Time of each try at having a version answer.", ("model", "version", "backend")
+    ),
+    "pointsman_errors_total": Metric("counter", "Failed and refused requests by error.", ("model", "version", "code")),
+    "pointsman_fallbacks_total": Metric(
+        "counter", "Requests served by another version than the rules chose.", ("model", "intended", "served")
+    ),
+    "pointsman_stale_requests_total": Metric(
+        "counter", "Requests served while the rules could not be checked.", ("model",)
+    ),
+    "pointsman_shadow_requests_total": Metric("counter", "Copies sent to shadows.", ("model", "version", "outcome")),
+    "pointsman_shadow_latency_seconds": Metric("histogram", "Time of a copy sent to a shadow.", ("model", "version")),
+    "pointsman_shadow_dropped_total": Metric("counter", "Copies that were not sent, and why.", ("worker", "reason")),
+    "pointsman_in_flight_requests": Metric("gauge", "Requests being served now.", ("worker",)),
+    "pointsman_shadows_in_flight": Metric("gauge", "Copies being served now.", ("worker",)),
+    "pointsman_worker_ready": Metric("gauge", "1 when the worker takes requests.", ("worker",)),
+    "pointsman_rules_revision": Metric("gauge", "Revision of the rules in force.", ("worker",)),
+    "pointsman_rules_age_seconds": Metric("gauge", "Time since the rules were last checked.", ("worker",)),
+    "pointsman_rules_alarm": Metric("gauge", "1 when newer rules are refused.", ("worker",)),
+    "pointsman_versions_loaded": Metric("gauge", "Versions that can serve.", ("worker",)),
+    "pointsman_journal_lag_records": Metric("gauge", "Records that are not in the audit store yet."),
+    "pointsman_journal_lag_bytes": Metric("gauge", "Bytes of journals that are not in the audit store yet."),
+    "pointsman_journal_lag_seconds": Metric("gauge", "Age of the oldest record that is not in the audit store yet."),
+    "pointsman_journal_corrupt_frames_total": Metric("counter", "Records lost to damage of a journal."),
+    "pointsman_build_info": Metric("gauge", "Always 1; what is running.", ("version", "python")),
+}
+"""Every figure in the order of the README: name → kind, help, labels."""
+
+
+class Lag(Struct, frozen=True):
+    """How far the audit store is behind the journals, and what could not be read of them.
+
+    `records` is None while it is not known; `seconds` is the age of the oldest record that is not in the store yet.
+    `corrupt_frames` counts the records lost to damage since the process began.
+    """
+
+    records: int | None
+    bytes: int
+    seconds: float
+    corrupt_frames: int
 
 
 class Board:
@@ -73,3 +136,8 @@ class Board:
         """Unmap the file."""
         self._slots.release()
         self._map.close()
+
+
+def board_path(run_folder: Path, index: int) -> Path:
+    """Return where worker `index` of a gateway keeps its board."""
+    return run_folder / f"worker-{index}.board"

@@ -134,8 +134,11 @@ class RulesStore(RulesSource, Protocol):
     async def read(self, kind: Kind, name: str) -> StoredDocument | None:
         """Return one document, or None."""
 
-    async def read_all(self, kind: Kind) -> Mapping[str, StoredDocument]:
-        """Return every document of a kind by name."""
+    async def read_all(self, kind: Kind, prefix: str = "") -> Mapping[str, StoredDocument]:
+        """Return the documents of a kind by name, all of them or those whose names begin with `prefix`."""
+
+    async def applied(self, operation_id: str) -> int | None:
+        """Return the revision that an operation made, or None when there was none or it is long ago."""
 
     async def apply(self, change: ChangeSet) -> int:
         """Make a change, all or nothing, and return its revision; the same operation id again returns the same one.
@@ -225,6 +228,10 @@ class RecordSink(Protocol):
     def append(self, record: Record) -> None:
         """Make the record survive the death of this process. Raises `AuditUnavailable`."""
 
+    @property
+    def failed(self) -> bool:
+        """Whether records can no longer be kept here; it never becomes False again."""
+
 
 class JournalPosition(Struct, frozen=True):
     """How far one journal has been shipped: the next byte to read in a segment, and the last sequence shipped."""
@@ -235,8 +242,15 @@ class JournalPosition(Struct, frozen=True):
     sequence: int
 
 
+FIND_LIMIT = 1_000
+"""How many records one look-up returns for an id that callers repeat: the newest so many of each kind of id."""
+
+
 class AuditStore(Protocol):
-    """Where records are kept. One writer; any number of readers."""
+    """Where records are kept. One writer; any number of readers. Every call raises `AuditUnavailable` when it fails.
+
+    What `write` returned from survives the death of the machine.
+    """
 
     def positions(self) -> Mapping[str, JournalPosition]:
         """Return the committed position of every journal."""
@@ -245,7 +259,11 @@ class AuditStore(Protocol):
         """Commit frames and positions in one transaction; a frame that is already there is left as it is."""
 
     def find(self, any_id: str) -> Sequence[Record]:
-        """Return the records that a record id, request id or OIP id names, with their shadows, oldest first."""
+        """Return the records that a record id, request id or OIP id names, oldest first, each once.
+
+        With them come the shadows of the primaries among them, and the primaries of the shadows. Of an OIP id or
+        request id that many records carry, the newest `FIND_LIMIT`.
+        """
 
     def close(self) -> None:
         """Close the store."""

@@ -5,7 +5,7 @@ Fields are only ever added, each with a default, so a journal of any age can be 
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -106,11 +106,28 @@ _decoder = msgspec.msgpack.Decoder(Record)
 
 
 def encode_record(record: Record) -> bytes:
-    """Return the msgpack map of a record, fields of default value left out."""
-    return _encoder.encode(record)
+    """Return the msgpack map of a record, fields of default value left out.
+
+    Text that is no Unicode (a lone surrogate, as a path of stray bytes decodes to) is kept in escaped form, since
+    also the strangest request leaves a record.
+    """
+    try:
+        return _encoder.encode(record)
+    except UnicodeEncodeError:
+        return _encoder.encode(_escaped(msgspec.to_builtins(record, builtin_types=(bytes,))))
 
 
-def decode_record(data: bytes) -> Record:
+def _escaped(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_escaped(key): _escaped(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_escaped(inner) for inner in value]
+    return value
+
+
+def decode_record(data: bytes | memoryview) -> Record:
     """Return the record of a msgpack map; fields that this version does not know are ignored.
 
     Raises:

@@ -8,6 +8,7 @@ from routing.codec import DocumentError, encode_document, parse_cohort, parse_ro
 from routing.hashing import shadow_hit, unit_digest
 from routing.resolve import (
     Explanation,
+    Step,
     VersionDenied,
     consulted_headers,
     explain,
@@ -16,9 +17,10 @@ from routing.resolve import (
     routing_key,
     shadows_for,
 )
-from routing.types import Capture, Clause, Cohort, Decision, Facts, KeySource, Pin, Route, Shadow
+from routing.types import BASIS_POINTS, Capture, Clause, Cohort, Decision, Facts, KeySource, Pin, Route, Shadow
 
 __all__ = [
+    "BASIS_POINTS",
     "Capture",
     "Clause",
     "Cohort",
@@ -30,6 +32,7 @@ __all__ = [
     "Pin",
     "Route",
     "Shadow",
+    "Step",
     "VersionDenied",
     "consulted_headers",
     "encode_document",

@@ -5,18 +5,17 @@ defaulted, no unknown or repeated field is dropped.
 """
 
 import json
-import re
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
+from routing.faults import MAX_DIGITS, Fault, Mark, find_fault, find_json_fault, member
 from routing.types import BASIS_POINTS, Cohort, Route
 
-_AT_PATH = re.compile(r"^(?P<message>.*?)(?: - at `(?:key in )?\$(?P<path>[^`]*)`)?$", re.DOTALL)
-_UNKNOWN_FIELD = re.compile(r"^Object contains unknown field `(?P<field>.*)`$", re.DOTALL)
-_MISSING_FIELD = re.compile(r"^Object missing required field `(?P<field>.*)`$", re.DOTALL)
-_MAX_BYTES = 4 * 1024 * 1024
+MAX_BYTES = 16 * 1024 * 1024
+"""Size of the largest document: a cohort of 100 000 UUIDs, one to an indented line, has about 5 MB."""
 
 T = TypeVar("T")
 
@@ -26,7 +25,7 @@ class DocumentError(ValueError):
 
     Attributes:
         path: where in the document, such as `split["2"]` or `pins[0].expires`; empty for the document itself.
-        message: what was expected and what to do.
+        message: what was expected and what to do. It repeats no text of the document but names of fields and keys.
     """
 
     def __init__(self, path: str, message: str) -> None:
@@ -41,12 +40,14 @@ def parse_route(document: bytes | Mapping[str, Any]) -> Route:
     Raises:
         DocumentError: with the path of the first field that does not fit.
     """
-    fields = dict(read_object(document))
-    if "salt" not in fields and isinstance(fields.get("model"), str):
-        fields["salt"] = fields["model"]
-    route = convert(fields, Route)
+    route = convert(_with_salt(_decoded(document)), Route)
     _check_split(route)
-    _check_versions(route)
+    # A second entry of the same name could only be a mistake. Pins are no such list: two pins of one cohort are a
+    # hand-over, where the second takes effect when the first expires.
+    refuse_repeats([source.header.lower() for source in route.key], "key[{}].header")
+    refuse_repeats([shadow.version for shadow in route.shadows], "shadows[{}].version")
+    refuse_repeats(route.fallback, "fallback[{}]")
+    refuse_repeats(route.capture.redact, "capture.redact[{}]")
     return route
 
 
@@ -56,110 +57,79 @@ def parse_cohort(document: bytes | Mapping[str, Any]) -> Cohort:
     Raises:
         DocumentError: with the path of the first field that does not fit.
     """
-    cohort = convert(read_object(document), Cohort)
-    _check_repeats("keys", cohort.keys)
+    cohort = parse_as(document, Cohort)
+    refuse_repeats(cohort.keys, "keys[{}]")
+    for index, clause in enumerate(cohort.match):
+        refuse_repeats(clause.values, f"match[{index}].in[{{}}]")
     return cohort
 
 
 def encode_document(document: msgspec.Struct) -> bytes:
     """Return the canonical JSON of a document: every field, defaults included, in one fixed order of keys.
 
-    Two documents that mean the same have the same bytes, so revisions and digests can compare them.
+    Documents of equal fields have equal bytes, however their texts were spaced and ordered, so revisions and digests
+    can compare them.
     """
     return msgspec.json.encode(document, order="deterministic")
 
 
 def read_object(document: bytes | Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the JSON object in `document`, refusing repeated fields, which most parsers drop in silence.
+    """Return the JSON object in `document`, of whatever kind, as plain values.
 
     Raises:
-        DocumentError: not UTF-8, not JSON, not an object, too large or nested too deeply, or a field twice.
+        DocumentError: not UTF-8, not JSON, not an object, too large or nested too deeply; a field stands twice, which
+            most parsers pass over in silence; a number that is not finite, or a text that is no Unicode.
     """
-    if not isinstance(document, bytes):
-        return document
-    if len(document) > _MAX_BYTES:
-        raise DocumentError("", f"the document has {len(document)} bytes; at most {_MAX_BYTES} are allowed")
-    try:
-        value = json.loads(document.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
-    except UnicodeDecodeError as error:
-        raise DocumentError("", f"the document is not UTF-8 (byte {error.start})") from None
-    except json.JSONDecodeError as error:
-        raise DocumentError("", f"the document is not JSON: {error}") from None
-    except RecursionError:
-        raise DocumentError("", "the document is nested too deeply") from None
-    if not isinstance(value, dict):
+    value = _decoded(document)
+    if isinstance(document, bytes) and (fault := find_json_fault(value, "", member)):
+        raise DocumentError(*fault)
+    if not isinstance(value, Mapping):
         raise DocumentError("", "expected a JSON object")
     return value
 
 
-def convert(fields: Mapping[str, Any], kind: type[T]) -> T:
-    """Return `fields` as a `kind`, with msgspec's complaint turned into the path and the words of ours.
+def parse_as(document: bytes | Mapping[str, Any], kind: type[T]) -> T:
+    """Return a JSON text or an already decoded object as a `kind` of document.
 
     Raises:
         DocumentError: with the path of the first field that does not fit.
     """
+    return convert(_decoded(document), kind)
+
+
+def convert(fields: object, kind: type[T]) -> T:
+    """Return `fields` as a `kind` of document.
+
+    Raises:
+        DocumentError: with the path of the first field that does not fit, in our words rather than msgspec's.
+    """
     try:
-        return msgspec.convert(fields, kind, strict=True)
-    except msgspec.ValidationError as error:
-        raise _document_error(str(error), fields) from None
+        document = msgspec.convert(fields, kind, strict=True)
+        # What is accepted must be fit to be kept: this finds texts that are no UTF-8, which convert lets pass.
+        msgspec.json.encode(document)
+    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
+        fault = find_fault(fields, msgspec.inspect.type_info(kind)) or Fault("", str(error))
+        raise DocumentError(*fault) from None
+    return document
 
 
-def _document_error(complaint: str, fields: Mapping[str, Any]) -> DocumentError:
-    found = _AT_PATH.match(complaint)
-    assert found is not None  # the pattern matches every text
-    message, path = found["message"], (found["path"] or "").removeprefix(".")
-    if unknown := _UNKNOWN_FIELD.match(message):
-        return DocumentError(_join(path, unknown["field"]), "unknown field; remove it or check its spelling")
-    if missing := _MISSING_FIELD.match(message):
-        return DocumentError(_join(path, missing["field"]), "required field is missing")
-    return DocumentError(_name_the_key(path, fields), _plain(message))
+def refuse_repeats(values: Sequence[Hashable], path: str) -> None:
+    """Refuse a list that names something twice; `path` is that of an entry, with `{}` for its index.
+
+    Raises:
+        DocumentError: with the path of the first repetition.
+    """
+    if len(set(values)) == len(values):
+        return
+    first = {value: index for index, value in reversed([*enumerate(values)])}
+    again = next(index for index, value in enumerate(values) if first[value] != index)
+    raise DocumentError(path.format(again), f"repeats {path.format(first[values[again]])}; remove one of them")
 
 
-def _join(path: str, field: str) -> str:
-    return f"{path}.{field}" if path else field
-
-
-def _name_the_key(path: str, fields: Mapping[str, Any]) -> str:
-    """Replace msgspec's `name[...]`, which does not say which key of a mapping is meant, by the offending key."""
-    if path != "split[...]" and path != "split":
-        return path
-    split = fields.get("split")
-    for version, weight in split.items() if isinstance(split, Mapping) else ():
-        try:
-            msgspec.convert({version: weight}, Route.__annotations__["split"], strict=True)
-        except msgspec.ValidationError:
-            return f"split[{json.dumps(version)}]"
-    return path
-
-
-_PLAIN: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
-    (
-        r"^Expected `str` matching regex .*$",
-        lambda _: "expected a legal name or value; see the README's table of limits",
-    ),
-    (r"^Expected `(.*)`, got `(.*)`$", lambda m: f"expected {m[1]}, got {m[2]}"),
-    (r"^Expected `(.*)`$", lambda m: f"expected {m[1]}"),
-)
-
-
-def _plain(message: str) -> str:
-    for pattern, words in _PLAIN:
-        if found := re.match(pattern, message):
-            return words(found)
-    return message[0].lower() + message[1:].replace("`", "")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in fields:
-            raise DocumentError(name, "the field stands twice in one object")
-        fields[name] = value
+def _with_salt(fields: object) -> object:
+    if isinstance(fields, Mapping) and "salt" not in fields and isinstance(fields.get("model"), str):
+        return {**fields, "salt": fields["model"]}
     return fields
-
-
-def _refuse_constant(name: str) -> None:
-    raise DocumentError("", f"{name} is not JSON")
 
 
 def _check_split(route: Route) -> None:
@@ -170,14 +140,33 @@ def _check_split(route: Route) -> None:
         )
 
 
-def _check_versions(route: Route) -> None:
-    if not route.key:
-        raise DocumentError("key", "expected at least one source of the routing key")
-    _check_repeats("shadows", tuple(shadow.version for shadow in route.shadows), ".version")
-    _check_repeats("fallback", route.fallback)
+def _decoded(document: bytes | Mapping[str, Any]) -> object:
+    return _decode(document) if isinstance(document, bytes) else document
 
 
-def _check_repeats(name: str, values: tuple[str, ...], field: str = "") -> None:
-    for index, value in enumerate(values):
-        if value in values[:index]:
-            raise DocumentError(f"{name}[{index}]{field}", f"{json.dumps(value)} stands twice")
+def _decode(text: bytes) -> object:
+    """Return the value of a JSON text, with a `Mark` wherever `json` would let something pass that is not allowed."""
+    if len(text) > MAX_BYTES:
+        raise DocumentError("", f"the document has {len(text)} bytes; at most {MAX_BYTES} are allowed")
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any] | Mark:
+        fields = dict(pairs)
+        if len(fields) == len(pairs):
+            return fields
+        twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
+        return Mark("the field stands twice in one object", twice)
+
+    def integer(digits: str) -> int | Mark:
+        return int(digits) if len(digits) <= MAX_DIGITS else Mark(f"an integer of more than {MAX_DIGITS} digits")
+
+    def constant(name: str) -> Mark:
+        return Mark(f"{name} is not JSON")
+
+    try:
+        return json.loads(text.decode(), object_pairs_hook=once, parse_int=integer, parse_constant=constant)
+    except UnicodeDecodeError as error:
+        raise DocumentError("", f"the document is not UTF-8 (byte {error.start})") from None
+    except json.JSONDecodeError as error:
+        raise DocumentError("", f"the document is not JSON: {error}") from None
+    except RecursionError:
+        raise DocumentError("", "the document is nested too deeply") from None

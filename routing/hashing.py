@@ -4,34 +4,51 @@ Belongs here: the exact byte formats that other languages must reproduce (see `t
 Never here: documents, rules, or Python's own randomised `hash`.
 """
 
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
 from math import log
 
 _SEPARATOR = b"\x1f"
 _HASH_SPACE = 2.0**64
+_SAMPLE_SPACE = 10_000
 
 
 def unit_digest(unit: str) -> bytes:
-    """Return `D`, the 16-byte BLAKE2b digest of a routing key or record id (UTF-8)."""
-    return blake2b(unit.encode(), digest_size=16).digest()
+    """Return `D`, the 16-byte BLAKE2b digest of a routing key or record id (UTF-8).
+
+    Any text has a digest: a lone surrogate, which UTF-8 does not know, counts as its three bytes. No document and no
+    header can hold one, but an `explain` typed by hand can, and that must not be an error of ours.
+    """
+    return blake2b(unit.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def score(salt: str, unit: bytes, version: str, weight: int) -> float:
-    """Return the rendezvous score of `version` for the caller with digest `unit`; the smallest score wins.
+def scores(salt: str, unit: bytes, split: Mapping[str, int]) -> Iterator[tuple[str, float]]:
+    """Yield (version, rendezvous score) for every version of positive weight; the smallest score wins.
 
     Weighted rendezvous hashing, logarithmic method (Thaler and Ravishankar 1998; Schindelhauer and Schomaker 2005):
-    with `h` uniform, `-ln(h) / weight` is exponential with rate `weight`, so the chance of having the smallest of
-    several is the share of the weight, and a change of one weight moves no caller between two other versions.
+    with `h` uniform in (0, 1), `-ln(h) / weight` is exponential with rate `weight`, so the chance of having the
+    smallest of several is the share of the weight, and a change of one weight moves no caller between two others.
 
-    `weight` is in basis points and must be positive.
+    `unit` is a unit digest (16 bytes), `split` maps versions to weights in basis points.
     """
-    data = salt.encode() + _SEPARATOR + unit + _SEPARATOR + version.encode()
-    h = int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
-    return -log((h + 0.5) / _HASH_SPACE) / weight
+    prefix = salt.encode() + _SEPARATOR + unit + _SEPARATOR
+    for version, weight in split.items():
+        if weight > 0:
+            h = int.from_bytes(blake2b(prefix + version.encode(), digest_size=8).digest(), "big")
+            yield version, -log((h + 0.5) / _HASH_SPACE) / weight
+
+
+def smallest(scored: Iterable[tuple[str, float]]) -> str:
+    """Return the version of the smallest score; of equal scores, the smaller version name in byte order.
+
+    Raises:
+        ValueError: nothing is scored; no legal split has only versions of weight 0.
+    """
+    return min((value, version) for version, value in scored)[1]
 
 
 def shadow_hit(salt: str, record_id: str, version: str, sample: int) -> bool:
     """Tell whether the request `record_id` is copied to the shadow `version`, for a sample in basis points."""
     data = salt.encode() + _SEPARATOR + b"shadow" + _SEPARATOR + record_id.encode() + _SEPARATOR + version.encode()
     h = int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
-    return h % 10_000 < sample
+    return h % _SAMPLE_SPACE < sample

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from msgspec import Struct
 
-from routing.hashing import score, shadow_hit
+from routing.hashing import scores, shadow_hit, smallest
 from routing.types import Cohort, Decision, Facts, Pin, Route, Shadow
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -32,7 +32,8 @@ class Explanation(Struct, frozen=True):
     """A decision with every rule on the way to it, and the rendezvous score of each version of the split.
 
     `scores` is filled for every version of positive weight, also when an earlier rule decided. `decision` is None
-    when the request is refused (the last step says why). `shadows` are the versions that would get a copy.
+    when the request is refused (the last step says why). `shadows` are the versions that would get a copy; a refused
+    request is copied to none.
     """
 
     decision: Decision | None
@@ -62,14 +63,7 @@ def resolve(route: Route, cohorts: Mapping[str, Cohort], facts: Facts) -> Decisi
 
 def draw(route: Route, unit: bytes) -> str:
     """Return the version that the split gives to the caller with digest `unit` (16 bytes)."""
-    return min((value, version) for version, value in scores(route, unit))[1]
-
-
-def scores(route: Route, unit: bytes) -> Iterator[tuple[str, float]]:
-    """Yield (version, rendezvous score) for every version of positive weight."""
-    for version, weight in route.split.items():
-        if weight > 0:
-            yield version, score(route.salt, unit, version, weight)
+    return smallest(scores(route.salt, unit, route.split))
 
 
 def expired(pin: Pin, facts: Facts) -> bool:
@@ -84,7 +78,7 @@ def holds(cohort: Cohort | None, facts: Facts) -> bool:
     if facts.keyed and facts.unit in cohort.digests:
         return True
     return bool(cohort.match) and all(
-        facts.headers.get(clause.header.lower()) in clause.values for clause in cohort.match
+        facts.headers.get(clause.header.lower()) in clause.accepted for clause in cohort.match
     )
 
 
@@ -98,7 +92,11 @@ def shadows_for(route: Route, record_id: str, served: str | None) -> tuple[Shado
 
 
 def routing_key(route: Route, headers: Mapping[str, str]) -> str | None:
-    """Return the caller's routing key: the first key header (lower-case lookup) that is present and not empty."""
+    """Return the caller's routing key: of the route's key headers the first that is present and not empty, or None.
+
+    `headers` has lower-case names. A later source counts only when every earlier one is missing or empty, so a caller
+    who sends both headers has one key, in whatever order they were sent.
+    """
     for source in route.key:
         value = headers.get(source.header.lower())
         if value:
@@ -133,9 +131,15 @@ def explain(route: Route, cohorts: Mapping[str, Cohort], facts: Facts) -> Explan
     return Explanation(
         decision=decision,
         steps=tuple(_steps(route, cohorts, facts, decision)),
-        scores=dict(scores(route, facts.unit)),
-        shadows=tuple(s.version for s in shadows_for(route, facts.record_id, decision.version if decision else None)),
+        scores=dict(scores(route.salt, facts.unit, route.split)),
+        shadows=_shadowed(route, facts.record_id, decision),
     )
+
+
+def _shadowed(route: Route, record_id: str, decision: Decision | None) -> tuple[str, ...]:
+    if decision is None:
+        return ()
+    return tuple(shadow.version for shadow in shadows_for(route, record_id, decision.version))
 
 
 def _steps(route: Route, cohorts: Mapping[str, Cohort], facts: Facts, decision: Decision | None) -> Iterator[Step]:

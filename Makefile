@@ -1,0 +1,52 @@
+# Two commands for a stranger: `make run` and `make test`. The rest is for those who stay.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.PHONY: help run test check e2e demo clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make run    start the gateway with example models and print curl lines"
+	@echo "make demo   send a few hundred real digits through a running gateway"
+	@echo "make test   the whole fast suite"
+	@echo "make check  lint, types, import contracts, coverage of the decision"
+	@echo "make e2e    third-party clients and the long end-to-end runs"
+
+$(VENV)/ready: requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Pointsman needs Python 3.11 or newer; name one with: make PYTHON=python3.12 …" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { echo "cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: $(VENV)/ready
+	@exec $(BIN)/pointsman serve --examples
+
+demo: $(VENV)/ready
+	@exec $(BIN)/pointsman demo
+
+test: $(VENV)/ready
+	$(BIN)/python -m pytest tests
+
+check: $(VENV)/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/coverage run -m pytest -q tests/routing
+	$(BIN)/coverage report
+
+# KServe's and Triton's clients want other versions of shared libraries, so they live in an environment of their own.
+$(VENV)-clients/ready: requirements/clients.txt
+	$(PYTHON) -m venv $(VENV)-clients
+	$(VENV)-clients/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/clients.txt
+	@touch $@
+
+e2e: $(VENV)/ready $(VENV)-clients/ready
+	FULL_COUNT=1 TEST_CLIENTS_PYTHON=$(abspath $(VENV)-clients/bin/python) $(BIN)/python -m pytest tests/e2e
+
+clean:
+	rm -rf $(VENV) $(VENV)-clients pointsman-data build dist *.egg-info

@@ -1,0 +1,35 @@
+"""Metrics and probes of the control process.
+
+Belongs here: handing out what is known. Never here: counting, or judging a worker's readiness.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.admin.problems import answer
+from gateway.book import CONTENT_TYPE, Book
+
+
+class Probes:
+    """`/metrics`, `/healthz` and `/readyz`. `troubles` returns why the process is not ready; nothing when it is."""
+
+    def __init__(self, book: Book, troubles: Callable[[], Collection[str]]) -> None:
+        self._book = book
+        self._troubles = troubles
+
+    async def metrics(self, _: Request) -> Response:
+        """Return every figure in Prometheus' text format."""
+        return Response(await asyncio.to_thread(self._book.render), headers={"content-type": CONTENT_TYPE})
+
+    async def live(self, _: Request) -> Response:
+        """Say that the process runs."""
+        return answer({"live": True})
+
+    async def ready(self, _: Request) -> Response:
+        """Say whether the process can do its work, and if not, why."""
+        if troubles := list(self._troubles()):
+            return answer({"ready": False, "why": troubles}, 503)
+        return answer({"ready": True})

@@ -1,0 +1,259 @@
+"""The admin API as the command line calls it: read, write with compare-and-set, and errors in words for people.
+
+Belongs here: HTTP to the admin port. Never here: printing, or what a document means.
+
+A write carries one `Idempotency-Key` and is sent again with the same key when the connection is cut before the
+answer, so it is made once however often it is sent.
+"""
+
+import ipaddress
+import json
+import time
+import uuid
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, NoReturn, Self
+from urllib.parse import quote, urlsplit
+
+import httpx2
+from msgspec import Struct
+
+from gateway.cli.failures import Misuse, Refusal, Unreachable
+
+_ATTEMPTS = 5
+_FIRST_PAUSE_SECONDS = 0.1
+# A change waits for every worker before it answers (`rules.publish_wait_ms`, 5 s unless set otherwise).
+_TIMEOUT = httpx2.Timeout(60.0, connect=5.0)
+
+_ADVICE = {
+    "revision_required": "Another change made it meanwhile: look at it, then run the command again.",
+    "revision_conflict": "Somebody else changed it first: look at it, then run the command again.",
+    "version_exists": "Versions are immutable: register the new content under a new version name.",
+    "incomplete_manifest": "Fill it in, or register with --allow-incomplete; every listing then shows the gap.",
+    "cohort_in_use": "Remove the pins first: pointsman routes unpin MODEL COHORT.",
+    "rules_unavailable": "The rules in force stay in force. Try again when the rules store answers.",
+    "invalid_document": "Correct that field and run the command again; nothing was changed.",
+}
+
+
+class Reading(Struct, frozen=True):
+    """What a read returned: the decoded JSON, the same as it came, and the revision of its ETag (None without one)."""
+
+    document: dict[str, Any]
+    raw: str
+    revision: int | None
+
+
+class Outcome(Struct, frozen=True):
+    """What a write came to. `in_force` is False when some worker has not got it; `laggards` says which and why."""
+
+    answer: dict[str, Any]
+    raw: str
+    created: bool
+    in_force: bool
+
+    @property
+    def revision(self) -> int | None:
+        """The revision that the change made, or the present one when it changed nothing."""
+        return self.answer.get("revision")
+
+    @property
+    def changed(self) -> bool:
+        """Whether the change made a new revision."""
+        return bool(self.answer.get("changed", True))
+
+    @property
+    def laggards(self) -> dict[str, str]:
+        """Why the change is not in force yet, by worker."""
+        laggards = self.answer.get("laggards") or {}
+        return dict(laggards) if isinstance(laggards, Mapping) else {str(worker): "" for worker in laggards}
+
+
+class AdminClient:
+    """A client of one gateway's admin API; close it, or use it in a `with`."""
+
+    def __init__(self, url: str, *, actor: str, comment: str = "") -> None:
+        """Prepare for `url`; `actor` and `comment` are who and why of every write.
+
+        Raises:
+            Misuse: `url` is no HTTP URL, or the actor or comment cannot stand in a header.
+        """
+        self.url = check_url(url, "--admin-url")
+        self._who = {"x-actor": _header("--actor", actor), "x-comment": _header("--comment", comment)}
+        try:
+            self._http = httpx2.Client(base_url=self.url, timeout=_TIMEOUT, trust_env=not is_loopback(self.url))
+        except httpx2.InvalidURL as error:
+            raise Misuse(f"--admin-url: {error}", "Write for example http://127.0.0.1:8081.") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def read(self, *path: str) -> Reading:
+        """Return what stands at `/admin/v1/<path>`. Raises `Refusal` (also when it does not exist) or `Unreachable`."""
+        return _reading(self._accepted(self._send("GET", path)))
+
+    def find(self, *path: str) -> Reading | None:
+        """Return what stands at `/admin/v1/<path>`, or None when it does not exist."""
+        try:
+            return self.read(*path)
+        except Refusal as refusal:
+            if refusal.code == "not_found":
+                return None
+            raise
+
+    def ask(self, *path: str, question: Mapping[str, Any]) -> Reading:
+        """Return the answer to a question that changes nothing but needs a body."""
+        return _reading(self._accepted(self._send("POST", path, document=question)))
+
+    def register(self, model: str, manifest: Mapping[str, Any], *, allow_incomplete: bool = False) -> Outcome:
+        """Register a version of a model; the same content again changes nothing."""
+        params = {"allow_incomplete": "true"} if allow_incomplete else {}
+        return self._write("POST", ("models", model, "versions"), {}, document=manifest, params=params)
+
+    def put(self, *path: str, document: Mapping[str, Any], expect: int | None) -> Outcome:
+        """Write a document that is now at revision `expect`, or that does not exist yet (None)."""
+        return self._write("PUT", path, _expecting(expect), document=document)
+
+    def delete(self, *path: str, expect: int | None) -> Outcome:
+        """Delete a document that is now at revision `expect`."""
+        return self._write("DELETE", path, _expecting(expect))
+
+    def _write(self, method: str, path: tuple[str, ...], condition: Mapping[str, str], **body: Any) -> Outcome:
+        headers: dict[str, str | bytes] = {**self._who, **condition, "idempotency-key": str(uuid.uuid4())}
+        response = self._accepted(self._send(method, path, headers=headers, **body))
+        reading = _reading(response)
+        return Outcome(
+            answer=reading.document,
+            raw=reading.raw,
+            created=response.status_code == 201,
+            in_force=response.status_code != 202 and bool(reading.document.get("in_force", True)),
+        )
+
+    def _send(
+        self,
+        method: str,
+        path: tuple[str, ...],
+        *,
+        headers: Mapping[str, str | bytes] | None = None,
+        document: Mapping[str, Any] | None = None,
+        params: Mapping[str, str] | None = None,
+    ) -> httpx2.Response:
+        """Send one request, again when the connection is cut: a read is harmless and a write has its key."""
+        request: dict[str, Any] = {"headers": dict(headers or {}), "params": params or None}
+        if document is not None:
+            # ASCII escapes carry any text that was read, half a surrogate pair included; the API judges it.
+            request["content"] = json.dumps(document, allow_nan=False)
+            request["headers"]["content-type"] = "application/json"
+        place = "/admin/v1/" + "/".join(quote(part, safe="") for part in path)
+        last: httpx2.RequestError | None = None
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                time.sleep(_FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
+            try:
+                return self._http.request(method, place, **request)
+            except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+                if last is None:
+                    self._give_up(error)
+                last = error
+            except httpx2.RequestError as error:
+                last = error
+        raise Unreachable(
+            f"the admin API at {self.url} took the request but the connection was cut before its answer ({last})",
+            "" if method == "GET" else "The change may have been made or not: look before you run the command again.",
+        )
+
+    def _give_up(self, error: httpx2.RequestError) -> NoReturn:
+        raise Unreachable(
+            f"cannot reach the admin API at {self.url}: is `pointsman serve` running? ({error})",
+            "Start it, or pass --admin-url (or set POINTSMAN_ADMIN_URL).",
+        ) from None
+
+    def _accepted(self, response: httpx2.Response) -> httpx2.Response:
+        if response.is_success:
+            return response
+        problem = _problem(response)
+        if problem is None:
+            raise Unreachable(
+                f"{self.url} answers {response.status_code}, but not as the admin API does",
+                "Check --admin-url: it is the admin port, not the data port.",
+            )
+        code, path, detail = (str(problem.get(name) or "") for name in ("code", "path", "detail"))
+        # Our errors begin with the path already; a detail without it would leave the reader searching.
+        message = f"{path}: {detail}" if path and path not in detail else detail
+        revision = problem.get("revision")
+        raise Refusal(
+            message or f"refused with status {response.status_code}",
+            _ADVICE.get(code, ""),
+            code=code,
+            revision=revision if isinstance(revision, int) else None,
+        )
+
+
+def check_url(url: str, option: str) -> str:
+    """Return `url` without a slash at its end.
+
+    Raises:
+        Misuse: not `http(s)://host[:port]`; the message does not repeat what may hold a password.
+    """
+    advice = "Write for example http://127.0.0.1:8081."
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise Misuse(f"{option}: not a URL", advice) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise Misuse(f"{option}: expected http:// or https:// and a host", advice)
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise Misuse(f"{option}: expected no user, password, query or fragment", advice)
+    return url.rstrip("/")
+
+
+def is_loopback(url: str) -> bool:
+    """Tell whether a URL means this machine, so that no proxy of the environment may come between."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _header(option: str, text: str) -> bytes:
+    if any(ord(character) < 32 or ord(character) == 127 for character in text):
+        raise Misuse(f"{option}: expected one line of text without control characters", "Write it on one line.")
+    return text.strip().encode()
+
+
+def _expecting(revision: int | None) -> dict[str, str]:
+    return {"if-none-match": "*"} if revision is None else {"if-match": f'"{revision}"'}
+
+
+def _problem(response: httpx2.Response) -> dict[str, Any] | None:
+    try:
+        problem = response.json()
+    except ValueError:
+        return None
+    return problem if isinstance(problem, dict) and "code" in problem else None
+
+
+def _reading(response: httpx2.Response) -> Reading:
+    try:
+        document = response.json() if response.content else {}
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise Unreachable(
+            f"{response.url} does not answer in the admin API's JSON", "Check --admin-url: it is the admin port."
+        )
+    tag = response.headers.get("etag", "").removeprefix("W/").strip('"')
+    return Reading(document, response.text, int(tag) if tag.isascii() and tag.isdigit() else None)

@@ -1,0 +1,62 @@
+"""The example models for `pointsman serve --examples`: register, route, and show what to type.
+
+Belongs here: the first five minutes of a newcomer. Never here: the models themselves (`gateway.examples`).
+"""
+
+import typer
+
+from gateway.cli.client import AdminClient
+from gateway.cli.demo import MODEL, infer_body
+from gateway.cli.documents import read_manifest
+from gateway.cli.options import DEFAULT_ADMIN_URL, DEFAULT_URL
+from gateway.examples import digit_samples, digits_folder
+
+_ROUTE = {"model": MODEL, "split": {"1": 9000, "2": 1000}, "shadows": [{"version": "3", "sample": 10_000}]}
+_REQUEST_ID = "hello-1"
+
+
+def install_examples(admin_url: str) -> None:
+    """Register the three versions of `digits` and, only if there is no route for it yet, route 90/10 with a shadow.
+
+    Raises:
+        CommandFailed: the admin API cannot be reached or refuses.
+    """
+    with AdminClient(admin_url, actor="pointsman serve --examples", comment="example models") as client:
+        for manifest in sorted(digits_folder().glob("*/manifest.json")):
+            client.register(MODEL, read_manifest(manifest))
+        if client.find("routes", MODEL) is None:
+            client.put("routes", MODEL, document=_ROUTE, expect=None)
+
+
+def print_examples(data_url: str, admin_url: str) -> None:
+    """Print lines to copy: ask the gateway which digit a picture shows, then ask what it recorded.
+
+    They go to standard error, so that standard output stays one JSON log line after another.
+    """
+    typer.echo(_banner(data_url, admin_url), err=True)
+
+
+def _banner(data_url: str, admin_url: str) -> str:
+    sample = digit_samples()[0]
+    cli = "pointsman" if admin_url == DEFAULT_ADMIN_URL else f"pointsman --admin-url {admin_url}"
+    headers = f"-H 'x-request-id: {_REQUEST_ID}' -H 'x-routing-key: me'"
+    demo = f"{cli} demo" if data_url == DEFAULT_URL else f"{cli} demo --url {data_url}"
+    return f"""
+Pointsman serves the example model {MODEL!r}: 90 % version 1, 10 % version 2, and 3 as a shadow of both.
+
+Ask which digit this is (a {sample.label}); the headers say which version answered, and why:
+
+  curl -si {data_url}/v2/models/{MODEL}/infer {headers} -d '{infer_body(sample)}'
+
+Look the request up, as JSON or as a card:
+
+  curl -s {admin_url}/admin/v1/audit/requests/{_REQUEST_ID}
+  {cli} audit show {_REQUEST_ID}
+
+Send a few hundred digits and see what the versions make of them; then move the weights:
+
+  {demo}
+  {cli} routes weights {MODEL} 1=50 2=50 -m 'half and half'
+
+Ctrl-C stops everything.
+"""

@@ -1,0 +1,94 @@
+"""What people see: tables, sentences and complaints on a terminal, and the same without colours or cuts in a pipe.
+
+Belongs here: how text reaches the screen safely, and how the outcome of a change is told. Never here: the layout of
+one kind of document (that stands beside its commands).
+"""
+
+import os
+import sys
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gateway.cli.client import Outcome
+from gateway.cli.failures import REFUSED
+
+_PIPE_WIDTH = 10_000
+_UNSAFE = frozenset(("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
+
+
+def plain(value: object) -> str:
+    """Return a value as text that cannot command a terminal: records hold what strangers sent."""
+    return "".join(
+        c if unicodedata.category(c) not in _UNSAFE else c.encode("unicode_escape").decode() for c in str(value)
+    )
+
+
+def console() -> Console:
+    """Return standard output: as wide as the terminal, or in a pipe so wide that nothing is cut or folded."""
+    narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(width=None if narrow else _PIPE_WIDTH, highlight=False, markup=False, soft_wrap=not narrow)
+
+
+def say(line: str) -> None:
+    """Print one line, which wraps but is never cut."""
+    typer.echo(plain(line))
+
+
+def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[str] = ()) -> None:
+    """Print a table; `right` are the columns of numbers. An empty one is left out altogether."""
+    table = Table(title=Text(plain(title)) if title else None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text("–" if value in (None, "") else plain(value)) for value in row))
+    if table.row_count:
+        console().print(table)
+
+
+def facts(pairs: Iterable[tuple[str, object]]) -> None:
+    """Print names and values in two columns; a value of None or "" is left out."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in pairs:
+        if value not in (None, ""):
+            table.add_row(Text(name), Text(plain(value)))
+    if table.row_count:
+        console().print(table)
+
+
+def complain(message: str, advice: str = "") -> None:
+    """Say on standard error what is wrong and, on a line of its own, what to do."""
+    typer.echo(f"pointsman: {plain(message)}", err=True)
+    if advice:
+        typer.echo(f"  {plain(advice)}", err=True)
+
+
+def report(outcome: Outcome, done: str, *, as_json: bool = False) -> None:
+    """Tell what a change came to; `done` is what was asked for, in words.
+
+    Raises:
+        typer.Exit: with 1 when the change is made but some worker does not have it.
+    """
+    if as_json:
+        typer.echo(outcome.raw)
+    elif not outcome.changed:
+        say(f"{done}: nothing to change, so it stands (revision {outcome.revision})")
+    elif outcome.in_force:
+        say(f"{done}: in force everywhere, revision {outcome.revision}")
+    if not outcome.in_force:
+        _name_laggards(outcome, done)
+        raise typer.Exit(REFUSED)
+
+
+def _name_laggards(outcome: Outcome, done: str) -> None:
+    complain(f"{done}: made as revision {outcome.revision}, but not in force everywhere yet")
+    for worker, why in sorted(outcome.laggards.items()):
+        typer.echo(f"  {plain(worker)}: {plain(why) or 'has not acknowledged it'}", err=True)
+    typer.echo("  Those workers go on with the rules they had. Mend the cause, or change the route back.", err=True)

@@ -1,0 +1,55 @@
+"""Waiting until a change is in force everywhere, and saying where it is not.
+
+Belongs here: reading acknowledgements. Never here: making changes, or what a worker does to acknowledge.
+"""
+
+import asyncio
+from collections.abc import Collection, Mapping
+from time import monotonic
+
+from msgspec import Struct
+
+from gateway.ports import Acknowledgement, RulesStore
+
+LIVE_MS = 3_000
+"""A worker acknowledges every second; one that was silent for longer than this is not counted on."""
+_LOOK_SECONDS = 0.01
+
+
+class Published(Struct, frozen=True):
+    """What came of a change: its revision, whether anything changed at all, and where it is in force.
+
+    `laggards` maps live workers to why it is not in force there (yet). `in_force` is True when there are none, and
+    at least one worker has acknowledged: with no worker alive a change is kept, but in force nowhere.
+    """
+
+    revision: int
+    changed: bool
+    in_force: bool
+    acknowledged: tuple[str, ...]
+    laggards: Mapping[str, str]
+
+
+async def converge(
+    store: RulesStore, revision: int, changed: bool, models: Collection[str], patience_s: float
+) -> Published:
+    """Wait up to `patience_s` until every live worker has `revision` without a problem for one of `models`.
+
+    Raises:
+        RulesUnavailable: the store stopped answering. The change is made all the same.
+    """
+    deadline = monotonic() + patience_s
+    while True:
+        live = [said for said in await store.acknowledgements() if said.age_ms < LIVE_MS]
+        laggards = {said.worker: why for said in live if (why := _why_not(said, revision, models))}
+        if not laggards or monotonic() >= deadline:
+            acknowledged = tuple(said.worker for said in live if said.worker not in laggards)
+            return Published(revision, changed, bool(acknowledged) and not laggards, acknowledged, laggards)
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+def _why_not(said: Acknowledgement, revision: int, models: Collection[str]) -> str | None:
+    if said.head.revision < revision:
+        return f"it has revision {said.head.revision} so far"
+    problems = [said.problems[model] for model in models if model in said.problems]
+    return "; ".join(problems) or None

@@ -1,0 +1,261 @@
+"""THE path of a request: one snapshot → resolve → execute → record → reply → shadow.
+
+Belongs here: the order of those steps, once, for every wire protocol. Never here: SQL, Redis, names of protocols,
+building HTTP, or choosing a version in any way but `routing.resolve`.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from time import monotonic_ns
+
+from gateway.attempt import attempt
+from gateway.errors import (
+    AuditUnavailable,
+    GatewayError,
+    InternalError,
+    NotReady,
+    Stopping,
+    UnknownModel,
+    UnknownVersion,
+    VersionNotAllowed,
+)
+from gateway.flight import Flight, Origin
+from gateway.logs import logger
+from gateway.messages import Answer, Headers, InferRequest, Readiness, Rendered, Work
+from gateway.metrics import Board, Slot
+from gateway.ports import InferProtocol, RecordSink
+from gateway.record import Record
+from gateway.shadow import Shadows
+from gateway.snapshot import PreparedVersion, RouteEntry, Rules, Snapshot
+from routing import Decision, VersionDenied, resolve
+
+_LONGEST_NAME = 128
+
+
+class DataPlane:
+    """Serves the requests of one worker. `stopping` is set once, when the worker begins to drain."""
+
+    def __init__(self, rules: Rules, sink: RecordSink, shadows: Shadows, board: Board, origin: Origin) -> None:
+        self._rules = rules
+        self._sink = sink
+        self._shadows = shadows
+        self._board = board
+        self._origin = origin
+        self._log = logger()
+        self.stopping = False
+
+    async def infer(self, request: InferRequest, protocol: InferProtocol) -> Answer:
+        """Serve one request and record it. Never raises, but for cancellation: errors are in the answer."""
+        flight = Flight(request)
+        self._board.add(Slot.IN_FLIGHT)
+        try:
+            rendered = await self._serve(flight, protocol)
+        except GatewayError as error:
+            flight.fail(error)
+            rendered = protocol.render_error(error)
+        except asyncio.CancelledError:
+            flight.fail(Stopping("the gateway stopped before the request had ended; send it again"))
+            self._finish(flight, protocol.render_error(Stopping("")), protocol)
+            raise
+        except Exception as defect:  # noqa: BLE001 - a defect is one failed request with a record, never a dead worker
+            self._log.error("defect", record_id=flight.record_id, exc_info=defect)
+            internal = InternalError(f"the gateway failed; its log has the details under record id {flight.record_id}")
+            flight.fail(internal)
+            rendered = protocol.render_error(internal)
+        finally:
+            self._board.add(Slot.IN_FLIGHT, -1)
+        return self._finish(flight, rendered, protocol)
+
+    async def _serve(self, flight: Flight, protocol: InferProtocol) -> Rendered:
+        request = flight.request
+        flight.snapshot = snapshot = self._rules.snapshot
+        flight.entry = entry = snapshot.routes.get(request.model) if snapshot is not None else None
+        if request.refused is not None:
+            raise request.refused
+        if snapshot is None:
+            raise NotReady("no routing rules are loaded yet; try again shortly")
+        if entry is None:
+            raise UnknownModel(f"no model named {_cut(request.model)}; GET the admin API's /admin/v1/models for a list")
+        decision = self._decide(flight, entry, snapshot)
+        protocol.check(request.headers)
+        flight.oip_id = protocol.peek(request.body)
+        return await self._execute(flight, decision, entry, snapshot, protocol)
+
+    def _decide(self, flight: Flight, entry: RouteEntry, snapshot: Snapshot) -> Decision:
+        started = monotonic_ns()
+        facts = flight.collect(entry)
+        try:
+            decision = resolve(entry.route, snapshot.cohorts, facts)
+        except VersionDenied as denied:
+            raise VersionNotAllowed(
+                f"the route of model {entry.route.model} does not let callers name a version "
+                f"(asked for {_cut(str(denied))}); leave /versions/… out of the path"
+            ) from None
+        if (entry.route.model, decision.version) not in snapshot.versions:
+            raise _no_such_version(entry, decision.version, snapshot)
+        flight.decision = decision
+        flight.route_us = (monotonic_ns() - started) // 1000
+        return decision
+
+    async def _execute(
+        self, flight: Flight, decision: Decision, entry: RouteEntry, snapshot: Snapshot, protocol: InferProtocol
+    ) -> Rendered:
+        request, route = flight.request, entry.route
+        work = Work(
+            body=request.body,
+            headers=request.headers,
+            forward=_forward_headers(flight),
+            deadline_ns=request.started_ns + route.timeout_ms * 1_000_000,
+        )
+        chain = _versions_to_try(decision, entry, snapshot)
+        version, prepared = next(chain)
+        while True:
+            tried = await attempt(version, prepared, work, protocol)
+            flight.tried(tried)
+            following = next(chain, None) if tried.may_fall_back and monotonic_ns() < work.deadline_ns else None
+            if following is None:
+                break
+            version, prepared = following
+        if tried.rendered is None:
+            assert tried.error is not None
+            return protocol.render_error(tried.error)
+        flight.served, flight.digest = version, prepared.manifest.digest
+        return tried.rendered
+
+    def _finish(self, flight: Flight, rendered: Rendered, protocol: InferProtocol) -> Answer:
+        record = flight.record(rendered, protocol.name, self._origin, self._rules.stale)
+        recorded = True
+        try:
+            self._sink.append(record)
+        except AuditUnavailable as error:
+            flight.fail(error)
+            recorded, rendered = False, protocol.render_error(error)
+        self._write_line(flight, record, rendered.status)
+        answer = _answer(flight, record, rendered)
+        entry, snapshot = flight.entry, flight.snapshot
+        if recorded and entry is not None and snapshot is not None and entry.route.shadows and flight.attempts:
+            answer.launch_shadows = lambda: self._shadows.launch(snapshot, entry, flight.request, record, protocol)
+        return answer
+
+    def _write_line(self, flight: Flight, record: Record, status: int) -> None:
+        write = self._log.warning if flight.outcome == "failed" else self._log.info
+        more = {"error_code": flight.error_code} if flight.error_code is not None else {}
+        write(
+            flight.outcome,
+            request_id=record.request_id,
+            record_id=record.record_id,
+            model=record.model if record.known_model else _cut(record.model),
+            version=record.served,
+            reason=record.reason,
+            revision=record.revision,
+            status=status,
+            latency_ms=record.total_us / 1000,
+            **more,
+        )
+
+    # ── what the faces ask besides inference ─────────────────────────────────────────────────────────────────────
+
+    def live(self) -> bool:
+        """Tell whether the worker runs at all."""
+        return True
+
+    def ready(self) -> bool:
+        """Tell whether requests should be sent here: rules are in force, records can be kept, no drain has begun."""
+        return not self.stopping and self._rules.snapshot is not None and not self._sink.failed
+
+    async def model_ready(self, model: str, version: str | None) -> Readiness:
+        """Tell whether a version (or without one: every version that the split can choose) can serve now.
+
+        Raises:
+            UnknownModel, UnknownVersion, NotReady
+        """
+        entry, snapshot = self._find(model)
+        if version is not None:
+            return await self._readiness(entry, version, snapshot)
+        chosen = [name for name, weight in entry.route.split.items() if weight > 0]
+        found = await asyncio.gather(*(self._readiness(entry, name, snapshot) for name in chosen))
+        lacking = next((readiness for readiness in found if not readiness.ready), None)
+        return lacking if lacking is not None else found[0]
+
+    async def describe(self, model: str, version: str | None) -> tuple[tuple[str, ...], Readiness]:
+        """Return the versions that the route names, and the readiness (with signature) of one version.
+
+        Without `version`, the one with the largest share speaks for the model.
+
+        Raises:
+            UnknownModel, UnknownVersion, NotReady
+        """
+        entry, snapshot = self._find(model)
+        stable = max(entry.route.split.items(), key=lambda item: item[1])[0]
+        names = tuple(sorted(name for owner, name in snapshot.versions if owner == model))
+        return names, await self._readiness(entry, version if version is not None else stable, snapshot)
+
+    def _find(self, model: str) -> tuple[RouteEntry, Snapshot]:
+        snapshot = self._rules.snapshot
+        if snapshot is None:
+            raise NotReady("no routing rules are loaded yet; try again shortly")
+        entry = snapshot.routes.get(model)
+        if entry is None:
+            raise UnknownModel(f"no model named {_cut(model)}")
+        return entry, snapshot
+
+    async def _readiness(self, entry: RouteEntry, version: str, snapshot: Snapshot) -> Readiness:
+        prepared = snapshot.versions.get((entry.route.model, version))
+        if prepared is None:
+            raise _no_such_version(entry, version, snapshot)
+        if prepared.problem is not None:
+            return Readiness(False, prepared.problem.message)
+        return await prepared.executor.ready()
+
+
+def _versions_to_try(
+    decision: Decision, entry: RouteEntry, snapshot: Snapshot
+) -> Iterator[tuple[str, PreparedVersion]]:
+    """Yield the version decided and then, unless the caller named it, the route's fallbacks in order."""
+    names = (decision.version, *(entry.route.fallback if decision.reason != "explicit" else ()))
+    for index, name in enumerate(names):
+        prepared = snapshot.versions.get((entry.route.model, name))
+        if prepared is not None and name not in names[:index]:
+            yield name, prepared
+
+
+def _no_such_version(entry: RouteEntry, version: str, snapshot: Snapshot) -> UnknownVersion:
+    model = entry.route.model
+    if (model, version) in snapshot.registered:
+        return UnknownVersion(
+            f"version {version} of model {model} is registered, but its route does not name it, so it is not loaded; "
+            "name it in the route (a share of 0 will do)"
+        )
+    named = ", ".join(sorted(name for owner, name in snapshot.versions if owner == model))
+    return UnknownVersion(f"model {model} has no version {_cut(version)}; its route names {named}")
+
+
+def _forward_headers(flight: Flight) -> Headers:
+    trace = flight.request.headers.get("traceparent")
+    names = ("x-request-id", flight.request_id)
+    return (names, ("traceparent", trace)) if trace is not None else (names,)
+
+
+def _answer(flight: Flight, record: Record, rendered: Rendered) -> Answer:
+    return Answer(
+        rendered=rendered,
+        record_id=record.record_id,
+        request_id=record.request_id,
+        outcome=flight.outcome,
+        model=record.model,
+        served=record.served,
+        digest=record.digest,
+        revision=record.revision,
+        reason=record.reason,
+        cohort=record.cohort,
+        route_us=record.route_us,
+        queue_us=record.queue_us,
+        infer_us=record.infer_us,
+        total_us=record.total_us,
+        error=flight.error,
+    )
+
+
+def _cut(name: str) -> str:
+    """Return a caller's text fit for a message or a line: never longer than a legal name."""
+    return name if len(name) <= _LONGEST_NAME else name[:_LONGEST_NAME] + "…"

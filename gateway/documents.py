@@ -1,0 +1,211 @@
+"""The documents a worker follows: the last good one of every name, parsed as far as decisions need.
+
+Belongs here: parsing what the store gives, keeping the good one when a new one does not parse, and working out which
+models a change touches. Never here: asking the store, preparing versions, or what is in force.
+"""
+
+import asyncio
+from collections.abc import Container, Iterable, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from gateway.catalog import Manifest, parse_manifest
+from gateway.errors import InvalidDocument
+from gateway.ports import Head, Kind, StoredDocument
+from routing import Cohort, DocumentError, Route, consulted_headers, parse_cohort, parse_route
+
+DocumentName = tuple[Kind, str]
+Changed = Mapping[DocumentName, StoredDocument | None]
+"""Documents as they are now; None for one that is gone."""
+
+_PARSED_AT_ONCE = 50  # documents parsed between two turns of the event loop: about 2 ms
+
+
+class RouteEntry(Struct, frozen=True):
+    """A route in force and what the data plane needs of it for every request, worked out once.
+
+    `revision` last changed the route; `consulted` are the lower-case names of the headers that its cohorts look at;
+    `cohort_revision` is the newest revision among those cohorts, None when it pins none.
+    """
+
+    route: Route
+    revision: int
+    consulted: tuple[str, ...] = ()
+    cohort_revision: int | None = None
+
+
+class _Named(Struct):
+    """The part of a manifest that is checked for every registered version; the rest is, once a route names it."""
+
+    model: str
+    version: str
+
+
+class _Parsed(Struct):
+    name: DocumentName
+    stored: StoredDocument | None
+    document: Route | Cohort | _Named | None
+
+
+class Documents:
+    """One worker's documents as of `head`. Everything handed out is immutable and may be kept by snapshots.
+
+    `operation_id` is that of the change which made `head`: two histories that both have a revision 50 differ in it.
+    `complaints` says what is wrong with documents of the store that do not parse.
+    """
+
+    def __init__(self) -> None:
+        self.head: Head | None = None
+        self.operation_id = ""
+        self.stored: dict[DocumentName, StoredDocument] = {}
+        self.routes: dict[str, RouteEntry] = {}
+        self.cohorts: Mapping[str, Cohort] = {}
+        self.cohort_revisions: Mapping[str, int] = {}
+        self.registered: frozenset[tuple[str, str]] = frozenset()
+        self.complaints: dict[DocumentName, str] = {}
+        self._manifests: dict[tuple[str, str], Manifest] = {}
+
+    def differences(self, documents: Mapping[DocumentName, StoredDocument]) -> Changed:
+        """Return what has to be taken so that these documents become `documents`."""
+        changed: dict[DocumentName, StoredDocument | None] = {
+            name: stored for name, stored in documents.items() if self.stored.get(name) != stored
+        }
+        gone = self.stored.keys() - documents.keys()
+        return changed | dict.fromkeys(gone)
+
+    async def take(self, head: Head, operation_id: str, changed: Changed) -> set[str]:
+        """Go to `head` with what changed since, and return the models that are touched.
+
+        Parsing gives way to the event loop between portions; nothing is visible before all of it is parsed.
+        """
+        parsed: list[_Parsed] = []
+        complaints: dict[DocumentName, str] = {}
+        for count, (name, stored) in enumerate(changed.items(), start=1):
+            try:
+                parsed.append(_Parsed(name, stored, _parse(name, stored)))
+            except DocumentError as error:
+                complaints[name] = str(error)
+            if count % _PARSED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        self.head, self.operation_id = head, operation_id
+        for name in changed:
+            self.complaints.pop(name, None)
+        self.complaints |= complaints
+        return self._commit(parsed)
+
+    def _commit(self, parsed: Iterable[_Parsed]) -> set[str]:
+        touched: set[str] = set()
+        cohorts: dict[str, _Parsed] = {}
+        registered: set[tuple[str, str]] = set()
+        for one in parsed:
+            kind, name = one.name
+            if one.stored is None:
+                self.stored.pop(one.name, None)
+            else:
+                self.stored[one.name] = one.stored
+            if kind == "cohort":
+                cohorts[name] = one
+                continue
+            model, _, version = name.partition("/")
+            touched.add(model)
+            if kind == "version":
+                self._manifests.pop((model, version), None)
+                registered.add((model, version))
+            elif isinstance(one.document, Route) and one.stored is not None:
+                self.routes[model] = RouteEntry(one.document, one.stored.revision)
+            else:
+                self.routes.pop(model, None)
+        self._commit_registered(registered)
+        touched |= self._commit_cohorts(cohorts)
+        for model in touched & self.routes.keys():
+            self.routes[model] = self.refreshed(self.routes[model])
+        return touched
+
+    def _commit_registered(self, changed: set[tuple[str, str]]) -> None:
+        if changed:
+            gone = {key for key in changed if ("version", "/".join(key)) not in self.stored}
+            self.registered = (self.registered | changed) - gone
+
+    def _commit_cohorts(self, changed: Mapping[str, _Parsed]) -> set[str]:
+        """Put cohorts in place and return the models whose routes pin one of them."""
+        if not changed:
+            return set()
+        cohorts, revisions = dict(self.cohorts), dict(self.cohort_revisions)
+        for name, one in changed.items():
+            cohorts.pop(name, None)
+            revisions.pop(name, None)
+            if isinstance(one.document, Cohort) and one.stored is not None:
+                cohorts[name] = one.document
+                revisions[name] = one.stored.revision
+        self.cohorts, self.cohort_revisions = cohorts, revisions
+        return set(self._pinning(changed))
+
+    def refreshed(self, entry: RouteEntry) -> RouteEntry:
+        """Return `entry` as it is with the cohorts of now."""
+        if not entry.route.pins:
+            return entry
+        revisions = [self.cohort_revisions[p.cohort] for p in entry.route.pins if p.cohort in self.cohort_revisions]
+        consulted = consulted_headers(entry.route, self.cohorts)
+        return RouteEntry(entry.route, entry.revision, consulted, max(revisions, default=None))
+
+    def manifest(self, model: str, version: str) -> Manifest | None:
+        """Return the manifest of a version that a route names; None when it is not registered or does not parse.
+
+        Manifests are parsed here rather than when they arrive: most versions of the past are named by no route.
+        """
+        key = (model, version)
+        if key not in self._manifests:
+            name: DocumentName = ("version", f"{model}/{version}")
+            if name not in self.stored:
+                return None
+            try:
+                self._manifests[key] = parse_manifest(self.stored[name].json)
+            except InvalidDocument as error:
+                self.complaints[name] = str(error)
+                return None
+        return self._manifests[key]
+
+    def problems(self) -> dict[str, str]:
+        """Return the complaints by the model that they concern; a cohort's concern every model that pins it."""
+        found: dict[str, list[str]] = {}
+        for (kind, name), why in sorted(self.complaints.items()):
+            models = [name.partition("/")[0]] if kind != "cohort" else self._pinning({name})
+            for model in models:
+                found.setdefault(model, []).append(f"{kind} {name} does not parse: {why}")
+        return {model: "; ".join(complaints) for model, complaints in found.items()}
+
+    def _pinning(self, cohorts: Container[str]) -> Iterable[str]:
+        return [model for model, entry in self.routes.items() if any(pin.cohort in cohorts for pin in entry.route.pins)]
+
+
+def _parse(name: DocumentName, stored: StoredDocument | None) -> Route | Cohort | _Named | None:
+    """Return a document of the store, or None for one that is gone. Raises `DocumentError`."""
+    if stored is None:
+        return None
+    kind, expected = name
+    document: Any
+    match kind:
+        case "route":
+            document = parse_route(stored.json)
+            found = document.model
+        case "cohort":
+            document = parse_cohort(stored.json)
+            found = document.name
+        case "version":
+            document = _named(stored.json)
+            found = f"{document.model}/{document.version}"
+    if found != expected:
+        raise DocumentError("", f"it is the document of {found}")
+    return document  # type: ignore[no-any-return]
+
+
+def _named(json: bytes) -> _Named:
+    try:
+        return _decode_named(json)
+    except msgspec.DecodeError as error:
+        raise DocumentError("", f"it is no manifest: {error}") from None
+
+
+_decode_named = msgspec.json.Decoder(_Named).decode

@@ -1,0 +1,1 @@
+"""Three versions of a digits classifier: ONNX files with their manifests, and the script that trained them."""

@@ -1,0 +1,182 @@
+"""Versions that run in process with ONNX Runtime: fast runs on the event loop, the others in a pool of threads.
+
+Belongs here: preparing a version, when and where it runs, and stopping it at its deadline. Never here: what ONNX
+Runtime says of a model (`onnx_session`), how long a run should take (`onnx_pace`), rules, records.
+
+Threads: every method belongs to one event loop. Only `_timed_run` leaves it, with everything it needs in its
+arguments: a session (which takes any number of runs at once), arrays that nobody else has, and its own run options,
+of which the loop sets `terminate` and nothing else.
+"""
+
+import asyncio
+import statistics
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic_ns
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
+
+from gateway.catalog import Manifest, Signature
+from gateway.config import OnnxSettings
+from gateway.errors import ArtifactError, DeadlineExceeded, GatewayError, InvalidInput, ModelFailed, VersionNotReady
+from gateway.executors.onnx_pace import Pace
+from gateway.executors.onnx_session import DTYPES, FATAL, Loaded, load, words_of
+from gateway.logs import logger
+from gateway.messages import Readiness, Rendered, Result, Work
+from gateway.ports import InferProtocol
+
+BACKEND = "onnx"
+_WARM_UP_RUNS = 5
+_WARM_UP_ENOUGH_NS = 50_000_000
+_WARM_UP_LIMIT_NS = 10_000_000_000
+
+Feed = Mapping[str, NDArray[Any]]
+
+
+class OnnxExecutor:
+    """One version whose backend is an ONNX file; a `ports.Executor`.
+
+    `pools` has a pool of threads for each lane, shared by all versions of a worker, so that slow shadows can take no
+    thread from primaries. Cancelling `execute`, or its deadline, stops the run between two nodes of the graph; the
+    thread then ends by itself.
+    """
+
+    def __init__(self, manifest: Manifest, settings: OnnxSettings, pools: Mapping[str, ThreadPoolExecutor]) -> None:
+        self._manifest = manifest
+        self._settings = settings
+        self._pools = pools
+        self._pace = Pace()
+        self._inline_below_ns = settings.inline_below_ms * 1e6
+        self._loaded: Loaded | None = None
+        self._why = "not prepared yet"
+
+    async def prepare(self) -> None:
+        """Read, verify, load and warm up the artifact, off the event loop.
+
+        Raises:
+            ArtifactMissing, DigestMismatch, ArtifactInvalid: with words that say what to do.
+        """
+        try:
+            loaded = await asyncio.to_thread(load, self._manifest, self._settings)
+        except ArtifactError as error:
+            self._why = error.message
+            raise
+        await self._warm_up(loaded)
+        self._loaded = loaded
+
+    async def ready(self) -> Readiness:
+        """Tell whether the version is loaded, with its signature."""
+        loaded = self._loaded
+        return Readiness(False, self._why) if loaded is None else Readiness(True, "", loaded.signature)
+
+    async def execute(self, work: Work, protocol: InferProtocol) -> Result:
+        """Run one request.
+
+        Raises:
+            VersionNotReady: not prepared, or released.
+            DeadlineExceeded: the deadline passed before or during the run.
+            MalformedBody, UnsupportedEncoding, InvalidInput: the body does not fit the signature, or its values the
+                model.
+            ModelFailed: the model failed on input that fits its signature.
+        """
+        loaded = self._loaded
+        if loaded is None:
+            raise VersionNotReady(f"version {self._manifest.version} does not run here: {self._why}", BACKEND)
+        if monotonic_ns() >= work.deadline_ns:
+            raise DeadlineExceeded("the time-out had passed before the model could run", BACKEND)
+        tensors = protocol.decode(work.body, loaded.signature)
+        names = tensors.outputs or tuple(loaded.datatypes)
+        elements = _elements(tensors.inputs)
+        if self._pace.expected_ns(elements) < self._inline_below_ns:
+            queue_ns, (arrays, started, ended) = 0, _timed_run(loaded.session, names, tensors.inputs, None)
+        else:
+            submitted = monotonic_ns()
+            arrays, started, ended = await self._run_in_thread(loaded.session, names, tensors.inputs, work)
+            queue_ns = started - submitted
+        self._pace.observe(elements, ended - started)
+        outputs = [(name, loaded.datatypes[name], array) for name, array in zip(names, arrays, strict=True)]
+        body = protocol.encode(self._manifest.model, self._manifest.version, tensors.oip_id, outputs)
+        return Result(Rendered(200, body), BACKEND, queue_ns, ended - started)
+
+    async def release(self) -> None:
+        """Drop the session. Runs that still hold it end as they would have; the last one frees it."""
+        last = [self._loaded]
+        self._loaded, self._why = None, "released"
+        await asyncio.to_thread(last.clear)  # freeing a large model takes too long for the event loop
+
+    async def _run_in_thread(
+        self, session: Any, names: Sequence[str], feed: Feed, work: Work
+    ) -> tuple[list[NDArray[Any]], int, int]:
+        options = onnxruntime.RunOptions()
+        options.log_severity_level = FATAL
+        run = self._pools[work.lane].submit(_timed_run, session, names, feed, options)
+        try:
+            async with asyncio.timeout((work.deadline_ns - monotonic_ns()) / 1e9):
+                return await asyncio.wrap_future(run)
+        except TimeoutError:
+            raise DeadlineExceeded("the model was stopped at the time-out of the request", BACKEND) from None
+        finally:
+            options.terminate = True  # nothing waits for this run any more; one that has ended does not mind
+
+    async def _warm_up(self, loaded: Loaded) -> None:
+        """Run the model on made-up input to bring it up to speed and to learn how long a run takes.
+
+        A model that fails on every made-up input is accepted all the same: its runs start in threads.
+        """
+        deadline = monotonic_ns() + _WARM_UP_LIMIT_NS
+        why = ""
+        for fill in (1, 0):  # ones first: a loop that runs zero times would teach that the model is fast
+            feed = _made_up(loaded.signature, fill)
+            try:
+                self._pace.observe(_elements(feed), await self._typical_ns(loaded, feed, deadline))
+            except GatewayError as error:
+                why = error.message
+            else:
+                return
+        version = self._manifest.version
+        logger().info("warm_up_failed", model=self._manifest.model, version=version, why=why)
+
+    async def _typical_ns(self, loaded: Loaded, feed: Feed, deadline_ns: int) -> int:
+        work = Work(b"", {}, (), deadline_ns)
+        names = tuple(loaded.datatypes)
+        times: list[int] = []
+        while len(times) < _WARM_UP_RUNS and sum(times) < _WARM_UP_ENOUGH_NS:
+            _, started, ended = await self._run_in_thread(loaded.session, names, feed, work)
+            times.append(ended - started)
+        return int(statistics.median(times))
+
+
+def _timed_run(session: Any, names: Sequence[str], feed: Feed, options: Any) -> tuple[list[NDArray[Any]], int, int]:
+    """Return the outputs in the order of `names`, and when the run started and ended (monotonic ns)."""
+    started = monotonic_ns()
+    try:
+        arrays = session.run(names, feed, options)
+    except InvalidArgument as error:
+        raise InvalidInput(f"inputs: the model refuses these values: {words_of(error)}") from None
+    except Exception as error:  # noqa: BLE001 - a model's graph can make the library raise anything
+        raise ModelFailed(f"the model failed on this input: {words_of(error)}", BACKEND) from None
+    return arrays, started, monotonic_ns()
+
+
+def _elements(feed: Feed) -> int:
+    """Return the size of an input: elements, and for strings their characters."""
+    total = 0
+    for array in feed.values():
+        total += array.size
+        if array.dtype == np.object_:
+            total += sum(map(len, array.flat))
+    return total
+
+
+def _made_up(signature: Signature, fill: int) -> dict[str, NDArray[Any]]:
+    """Return input of batch 1 for the warm-up: every free dimension 1, every element `fill`, strings empty."""
+    feed: dict[str, NDArray[Any]] = {}
+    for spec in signature.inputs:
+        shape = tuple(1 if size == -1 else size for size in spec.shape)
+        dtype = DTYPES[spec.datatype]
+        feed[spec.name] = np.full(shape, "" if spec.datatype == "BYTES" else fill, dtype=dtype)
+    return feed

@@ -1,0 +1,152 @@
+"""What is known so far of one request in flight; its record is made from this, however the request ends.
+
+Belongs here: collecting facts on the way and turning them into a record. Never here: deciding or executing.
+"""
+
+from collections.abc import Mapping
+from time import monotonic_ns
+
+from msgspec import Struct
+
+from gateway.attempt import Tried
+from gateway.capture import capture
+from gateway.errors import GatewayError, ServingError
+from gateway.identity import new_record_id, request_id_of, trace_id_of
+from gateway.messages import InferRequest, Rendered
+from gateway.record import Attempt, Outcome, Payload, Record
+from gateway.snapshot import RouteEntry, Snapshot
+from routing import Capture, Decision, Facts, routing_key, unit_digest
+
+_DEFAULT_CAPTURE = Capture()
+_NO_HEADERS: Mapping[str, str] = {}
+
+
+class Origin(Struct, frozen=True):
+    """Who writes the record: the gateway and the worker in it."""
+
+    gateway: str
+    worker: str
+
+
+class Flight:
+    """One request from its arrival to its record. Fields fill in as the request passes; none is ever taken back."""
+
+    __slots__ = (
+        "attempts",
+        "decision",
+        "digest",
+        "entry",
+        "error",
+        "error_code",
+        "facts",
+        "oip_id",
+        "outcome",
+        "queue_us",
+        "record_id",
+        "request",
+        "request_id",
+        "route_us",
+        "served",
+        "snapshot",
+    )
+
+    def __init__(self, request: InferRequest) -> None:
+        self.request = request
+        self.record_id = new_record_id(request.received_ns)
+        self.request_id = request_id_of(request.headers, self.record_id)
+        self.snapshot: Snapshot | None = None
+        self.entry: RouteEntry | None = None
+        self.facts: Facts | None = None
+        self.decision: Decision | None = None
+        self.oip_id: str | None = None
+        self.attempts: tuple[Attempt, ...] = ()
+        self.served: str | None = None
+        self.digest: str | None = None
+        self.outcome: Outcome = "failed"
+        self.error: GatewayError | None = None
+        self.error_code: str | None = None
+        self.route_us = 0
+        self.queue_us = 0
+
+    def collect(self, entry: RouteEntry) -> Facts:
+        """Gather the facts that the rules of `entry` look at, and nothing else of the request."""
+        headers = self.request.headers
+        key = routing_key(entry.route, headers)
+        self.facts = Facts(
+            unit=unit_digest(key if key is not None else self.record_id),
+            record_id=self.record_id,
+            received_ns=self.request.received_ns,
+            keyed=key is not None,
+            asked_version=self.request.asked_version,
+            headers={name: headers[name] for name in entry.consulted if name in headers}
+            if entry.consulted
+            else _NO_HEADERS,
+        )
+        return self.facts
+
+    def tried(self, tried: Tried) -> None:
+        """Note one try; the last one noted says how the request ended."""
+        self.attempts += (tried.attempt,)
+        self.queue_us += tried.queue_us
+        self.outcome = tried.outcome
+        self.error = tried.error
+        self.error_code = tried.error_code
+
+    def fail(self, error: GatewayError) -> None:
+        """Note an error outside any try."""
+        self.outcome = "failed" if isinstance(error, ServingError) else "refused"
+        self.error = error
+        self.error_code = error.code
+
+    @property
+    def infer_us(self) -> int:
+        """Time in executors, all tries together, in µs."""
+        return sum(attempt.infer_us for attempt in self.attempts)
+
+    def record(self, rendered: Rendered, protocol: str, origin: Origin, stale: bool) -> Record:
+        """Return the record of this request as answered by `rendered`."""
+        request, decision, facts, entry = self.request, self.decision, self.facts, self.entry
+        policy = entry.route.capture if entry is not None else _DEFAULT_CAPTURE
+        body = request.body
+        incoming = capture(body, policy.request, policy)
+        if request.declared_size > len(body):
+            incoming = Payload(size=request.declared_size, sha256="", truncated=True)
+        return Record(
+            record_id=self.record_id,
+            request_id=self.request_id,
+            role="primary",
+            received_ns=request.received_ns,
+            model=request.model,
+            protocol=protocol,
+            outcome=self.outcome,
+            status=rendered.status,
+            request=incoming,
+            response=capture(rendered.body, policy.response, policy),
+            oip_id=self.oip_id,
+            asked_version=request.asked_version,
+            intended=decision.version if decision is not None else None,
+            served=self.served,
+            digest=self.digest,
+            revision=entry.revision if entry is not None else None,
+            cohort_revision=entry.cohort_revision if entry is not None else None,
+            rules_revision=self.snapshot.head.revision if self.snapshot is not None else None,
+            reason=decision.reason if decision is not None else None,
+            rule=decision.rule if decision is not None else None,
+            cohort=decision.cohort if decision is not None else None,
+            unit=facts.unit.hex() if facts is not None else None,
+            keyed=facts.keyed if facts is not None else False,
+            headers=facts.headers if facts is not None else _NO_HEADERS,
+            known_model=entry is not None,
+            error_code=self.error_code,
+            error=self.error.message if self.error is not None else None,
+            attempts=self.attempts,
+            route_us=self.route_us,
+            queue_us=self.queue_us,
+            infer_us=self.infer_us,
+            total_us=(monotonic_ns() - request.started_ns) // 1000,
+            client=request.client,
+            gateway=origin.gateway,
+            worker=origin.worker,
+            trace_id=trace_id_of(request.headers),
+            stale=stale,
+        )

@@ -1,0 +1,209 @@
+"""The journal of one data worker: a record is appended here, with one write, before its reply leaves.
+
+What `append` returned from survives the death of the process; what `sync` returned from (and by itself whatever is
+older than 50 ms or so) survives the death of the machine. A failed or short write and a failed sync are final: what
+the disk holds is then unknown, so the journal takes nothing more and its worker has to be replaced.
+
+Belongs here: appending, rotating and syncing. Never here: the format itself (`segment`), what a restarted worker finds
+(`recovery`), reading for the audit store (`tail`), or waiting on the request path.
+"""
+
+import fcntl
+import os
+import threading
+import time
+from collections import deque
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+
+from gateway.errors import AuditUnavailable
+from gateway.logs import logger
+from gateway.metrics import Board, Slot
+from gateway.record import Record, encode_record
+from gateway.recovery import find_end
+from gateway.segment import MAX_PAYLOAD_BYTES, SegmentHeader, pack_frame, pack_header, segment_path
+
+SYNC_SECONDS = 0.05
+_REFUSAL = "this prediction cannot be recorded, so it is withheld; send the request again"
+
+
+class Journal:
+    """The one writer of a journal, with the `RecordSink` of the data plane.
+
+    `folder` holds the journals of all workers; this one lives in `folder/name`. `append` belongs to one thread;
+    `sync`, `failed` and `close` may be called from any.
+
+    Raises (construction):
+        AuditUnavailable: the folder cannot be written, or another process writes this journal.
+    """
+
+    def __init__(self, folder: Path, name: str, segment_bytes: int, board: Board) -> None:
+        self._folder = folder / name
+        self._segment_bytes = segment_bytes
+        self._board = board
+        self._failed = False
+        self._unsynced = False
+        self._folder_unsynced = True
+        self._retired: deque[int] = deque()
+        self._syncing = threading.Lock()
+        self._stopping = threading.Event()
+        with ExitStack() as undo:
+            try:
+                self._lock = _take(self._folder)
+                undo.callback(os.close, self._lock)
+                end = find_end(self._folder, name)
+                self._name, self._sequence, self._segment = end.journal, end.sequence, end.segment
+                self._begin_segment()
+                undo.callback(os.close, self._file)
+                self.sync()
+            except OSError as error:
+                raise AuditUnavailable(f"journal {self._folder} cannot be written: {error}") from error
+            undo.pop_all()
+        board[Slot.JOURNAL_SEQUENCE] = self._sequence
+        self._syncer = threading.Thread(target=self._keep_synced, name=f"journal-sync-{name}", daemon=True)
+        self._syncer.start()
+
+    @property
+    def name(self) -> str:
+        """The journal's own name, which its frames carry in the audit store: `<worker>.<12 hex digits>`."""
+        return self._name
+
+    @property
+    def sequence(self) -> int:
+        """The sequence of the last record; 0 before the first."""
+        return self._sequence
+
+    @property
+    def failed(self) -> bool:
+        """Whether the journal is closed for good; the worker must go not ready and be replaced."""
+        return self._failed
+
+    def append(self, record: Record) -> None:
+        """Make `record` survive the death of this process.
+
+        Raises:
+            AuditUnavailable: it is not recorded; unless the record itself was at fault, nothing more will be.
+        """
+        if self._failed:
+            raise AuditUnavailable(_REFUSAL)
+        sequence = self._sequence + 1
+        frame = _frame(sequence, record)
+        if self._size >= self._segment_bytes:
+            self._rotate()
+        try:
+            written = os.write(self._file, frame)
+        except OSError as error:
+            raise self._fail("write", error) from None
+        if written != len(frame):
+            raise self._fail("write", f"{written} of {len(frame)} bytes were written")
+        self._size += written
+        self._sequence = sequence
+        self._unsynced = True
+        self._board[Slot.JOURNAL_SEQUENCE] = sequence
+
+    def sync(self) -> None:
+        """Return when everything appended before the call survives the death of the machine.
+
+        Raises:
+            AuditUnavailable: the disk did not take it; the journal is closed for good.
+        """
+        with self._syncing:
+            if self._failed:
+                raise AuditUnavailable(_REFUSAL)
+            self._unsynced = False
+            try:
+                while self._retired:
+                    os.fdatasync(self._retired[0])
+                    os.close(self._retired.popleft())
+                if self._folder_unsynced:
+                    self._folder_unsynced = False
+                    _sync_folder(self._folder)
+                os.fdatasync(self._file)
+            except OSError as error:
+                raise self._fail("sync", error) from None
+
+    def close(self) -> None:
+        """Sync what there is and let go of the files; afterwards `append` raises. May be called again."""
+        if self._stopping.is_set():
+            return
+        self._stopping.set()
+        self._syncer.join()
+        try:
+            if not self._failed:
+                self.sync()
+        except AuditUnavailable:
+            pass  # logged where it failed, and the records are in the hands of the kernel
+        finally:
+            self._failed = True
+            for descriptor in (*self._retired, self._file, self._lock):
+                os.close(descriptor)
+            self._retired.clear()
+
+    def _begin_segment(self) -> None:
+        self._segment += 1
+        path = segment_path(self._folder, self._segment)
+        header = pack_header(SegmentHeader(self._name, self._segment, self._sequence + 1, time.time_ns()))
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            written = os.write(descriptor, header)
+            if written != len(header):
+                raise OSError(f"{written} of {len(header)} bytes of a segment's header were written")
+        except OSError:
+            os.close(descriptor)
+            raise
+        self._file, self._size = descriptor, written
+
+    def _rotate(self) -> None:
+        full = self._file
+        try:
+            self._begin_segment()
+        except OSError as error:
+            raise self._fail("rotation", error) from None
+        # The thread that syncs closes it: here it would have to wait for the disk.
+        self._retired.append(full)
+        self._folder_unsynced = True
+
+    def _fail(self, what: str, why: OSError | str) -> AuditUnavailable:
+        self._failed = True
+        logger().error("journal_failed", journal=self._name, segment=self._segment, at=what, why=str(why))
+        return AuditUnavailable(_REFUSAL)
+
+    def _keep_synced(self) -> None:
+        while not self._failed and not self._stopping.wait(SYNC_SECONDS):
+            if self._unsynced:
+                try:
+                    self.sync()
+                except AuditUnavailable:
+                    return
+
+
+def _frame(sequence: int, record: Record) -> bytes:
+    try:
+        payload = encode_record(record)
+        if len(payload) > MAX_PAYLOAD_BYTES:
+            raise ValueError(f"{len(payload)} bytes are more than a journal takes of one record")
+    except (ValueError, TypeError, OverflowError, msgspec.MsgspecError) as error:
+        logger().error("record_unwritable", record_id=record.record_id, exc_info=error)
+        raise AuditUnavailable(_REFUSAL) from None
+    return pack_frame(sequence, payload)
+
+
+def _take(folder: Path) -> int:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise AuditUnavailable(f"journal {folder} is being written by another process; stop that one first") from None
+    return descriptor
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,256 @@
+"""The Open Inference Protocol v2 over HTTP/REST, JSON tensors: paths, bodies, statuses and reply headers.
+
+Belongs here: what the protocol says about one request and one answer, and the glue between wire and data plane.
+Never here: choosing versions, calling executors, sockets.
+
+This is the door of the protocol's room; behind it are the paths (`oip_v2_paths`), the form of bodies
+(`oip_v2_bodies`), tensors (`oip_v2_tensors`) and datatypes (`oip_v2_kinds`).
+
+Specification: Open Inference Protocol, REST API, https://github.com/kserve/open-inference-protocol
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+from msgspec import UNSET
+from numpy.typing import NDArray
+
+from gateway import __version__
+from gateway.catalog import Signature, TensorSpec
+from gateway.dataplane import DataPlane
+from gateway.errors import (
+    GatewayError,
+    InvalidInput,
+    MethodNotAllowed,
+    RequestError,
+    UnsupportedEncoding,
+    VersionNotReady,
+)
+from gateway.messages import Answer, Headers, InferRequest, Readiness, Rendered, Tensors, WireReply, WireRequest
+from gateway.protocols.oip_v2_bodies import RequestedOutput, read_body, read_identity
+from gateway.protocols.oip_v2_kinds import shown
+from gateway.protocols.oip_v2_paths import ROUTES, Target, find, not_allowed, parse
+from gateway.protocols.oip_v2_tensors import names_of, read_inputs, write_data
+
+__all__ = ["ROUTES", "STATUS", "OipV2", "OipV2Face", "Target", "parse", "reply_headers"]
+
+_NO_BINARY = "binary tensors are not spoken here; send JSON (in tritonclient and KServe: binary_data=False)"
+_HEADER_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}").fullmatch
+
+STATUS: Final[Mapping[str, int]] = {
+    "malformed_body": 400,
+    "invalid_input": 400,
+    "version_not_allowed": 403,
+    "unknown_model": 404,
+    "unknown_version": 404,
+    "unknown_path": 404,
+    "method_not_allowed": 405,
+    "body_too_large": 413,
+    "unsupported_encoding": 415,
+    "client_closed": 499,
+    "model_failed": 500,
+    "internal_error": 500,
+    "backend_unreachable": 502,
+    "backend_protocol_error": 502,
+    "backend_status": 502,
+    "not_ready": 503,
+    "version_not_ready": 503,
+    "overloaded": 503,
+    "audit_unavailable": 503,
+    "stopping": 503,
+    "deadline_exceeded": 504,
+}
+"""The HTTP status of every error that can reach the data port, by its code."""
+
+
+class OipV2:
+    """The protocol's half of an inference; a `ports.InferProtocol` without state."""
+
+    name = "oip-v2-http"
+
+    def check(self, headers: Mapping[str, str]) -> None:
+        """Refuse compressed bodies and the binary tensor extension. Raises `UnsupportedEncoding`."""
+        encoding = headers.get("content-encoding")
+        if encoding is not None and encoding.strip().lower() not in {"", "identity"}:
+            raise UnsupportedEncoding(f"Content-Encoding: {shown(encoding)} is not spoken here; send the body as it is")
+        if "inference-header-content-length" in headers:
+            raise UnsupportedEncoding(f"Inference-Header-Content-Length: {_NO_BINARY}")
+
+    def peek(self, body: bytes) -> str | None:
+        """Return the body's own id after checking that the whole of it is a JSON object. Raises `MalformedBody`."""
+        return read_identity(body).id
+
+    def decode(self, body: bytes, signature: Signature) -> Tensors:
+        """Return the tensors of a body, each of the dtype and shape of the signature.
+
+        Raises:
+            MalformedBody: not JSON, or not of the protocol's form.
+            InvalidInput: a tensor or a requested output that does not fit the signature.
+            UnsupportedEncoding: a tensor whose data is not in the JSON.
+        """
+        request = read_body(body)
+        inputs = read_inputs(request.inputs, signature)
+        outputs = _requested(request.outputs, signature) if request.outputs else ()
+        return Tensors(inputs, outputs, request.id)
+
+    def encode(
+        self, model: str, version: str, oip_id: str | None, outputs: Sequence[tuple[str, str, NDArray[Any]]]
+    ) -> bytes:
+        """Return the body of an answer; `outputs` are (name, datatype, array). NaN and infinities become null."""
+        answer: dict[str, Any] = {"model_name": model, "model_version": version}
+        if oip_id is not None:
+            answer["id"] = oip_id
+        answer["outputs"] = [
+            {"name": name, "datatype": datatype, "shape": array.shape, "data": write_data(array)}
+            for name, datatype, array in outputs
+        ]
+        return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+
+    def render_error(self, error: GatewayError) -> Rendered:
+        """Return `{"error": …}` with the status of the error's code, and Allow where a method is refused."""
+        allowed: Headers = (("allow", ", ".join(error.allowed)),) if isinstance(error, MethodNotAllowed) else ()
+        return Rendered(STATUS.get(error.code, 500), orjson.dumps({"error": error.message}), headers=allowed)
+
+
+def _requested(outputs: Sequence[RequestedOutput], signature: Signature) -> tuple[str, ...]:
+    known = {spec.name for spec in signature.outputs}
+    names: list[str] = []
+    for index, output in enumerate(outputs):
+        if output.name not in known:
+            given = names_of(signature.outputs)
+            raise InvalidInput(
+                f"outputs[{index}].name: unknown output {shown(output.name)}; this version gives {given}"
+            )
+        if output.name in names:
+            raise InvalidInput(f"outputs[{index}].name: output {shown(output.name)} stands twice")
+        for field in ("classification", "shared_memory_region"):
+            if output.parameters is not None and getattr(output.parameters, field) is not UNSET:
+                raise UnsupportedEncoding(f"outputs[{index}].parameters.{field}: not spoken here; leave it out")
+        names.append(output.name)
+    return tuple(names)
+
+
+# ── between wire and data plane ──────────────────────────────────────────────────────────────────────────────────
+
+
+class OipV2Face:
+    """Answers every request of the data port: inference through the data plane, the rest from what it says."""
+
+    def __init__(self, dataplane: DataPlane) -> None:
+        self._dataplane = dataplane
+        self._protocol = OipV2()
+
+    async def handle(self, request: WireRequest) -> WireReply:
+        """Return the reply to one request of the wire. A GatewayError never leaves here."""
+        refused = request.refused
+        try:
+            row, target = find(request.path)
+            if request.method not in row.allowed:
+                refused = refused or not_allowed(request.method, row)
+            if target.endpoint == "infer":
+                return await self._infer(request, target, refused)
+            if refused is not None:
+                raise refused
+            return await self._answer(target)
+        except GatewayError as error:
+            rendered = self._protocol.render_error(error)
+            return WireReply(
+                rendered.status, (("content-type", rendered.content_type), *rendered.headers), rendered.body
+            )
+
+    async def _infer(self, request: WireRequest, target: Target, refused: RequestError | None) -> WireReply:
+        """Have an inference served. One that is refused already goes the same way, so that it is recorded."""
+        answer = await self._dataplane.infer(
+            InferRequest(
+                model=target.model,
+                asked_version=target.version,
+                headers=request.headers,
+                body=request.body,
+                client=request.client,
+                received_ns=request.received_ns,
+                started_ns=request.started_ns,
+                refused=refused,
+                declared_size=request.declared_size,
+            ),
+            self._protocol,
+        )
+        return WireReply(answer.rendered.status, reply_headers(answer), answer.rendered.body, answer.launch_shadows)
+
+    async def _answer(self, target: Target) -> WireReply:
+        match target.endpoint:
+            case "live":
+                live = self._dataplane.live()
+                return _json({"live": live}, 200 if live else 503)
+            case "ready":
+                ready = self._dataplane.ready()
+                return _json({"ready": ready}, 200 if ready else 503)
+            case "model":
+                return _json(_metadata(target, *await self._dataplane.describe(target.model, target.version)))
+            case "model_ready":
+                readiness = await self._dataplane.model_ready(target.model, target.version)
+                return _json(_readiness(target, readiness), 200 if readiness.ready else 503)
+            case _:
+                return _json({"name": "pointsman", "version": __version__, "extensions": []})
+
+
+def reply_headers(answer: Answer) -> Headers:
+    """Return the headers of an answer: which version gave it, why, and how long it took, as far as known."""
+    rendered = answer.rendered
+    headers = [
+        ("content-type", rendered.content_type),
+        ("x-request-id", answer.request_id),
+        ("x-record-id", answer.record_id),
+        ("server-timing", _timing(answer)),
+    ]
+    if _HEADER_NAME(answer.model):  # the caller's text until a route has been found under it
+        headers.append(("x-model-name", answer.model))
+    if answer.served is not None:
+        headers.append(("x-model-version", answer.served))
+        if answer.digest is not None:
+            headers.append(("x-model-digest", f"sha-256={answer.digest}"))
+    if answer.revision is not None:
+        headers.append(("x-route-revision", str(answer.revision)))
+    if answer.reason is not None:
+        headers.append(("x-route-reason", answer.reason))
+    if answer.cohort is not None:
+        headers.append(("x-route-cohort", answer.cohort))
+    if rendered.headers:
+        ours = {name for name, _ in headers}
+        headers.extend((name, value) for name, value in rendered.headers if name.lower() not in ours)
+    return tuple(headers)
+
+
+def _timing(answer: Answer) -> str:
+    """Return the Server-Timing value, in ms: https://www.w3.org/TR/server-timing/."""
+    return (
+        f"route;dur={answer.route_us / 1000:.3f}, queue;dur={answer.queue_us / 1000:.3f}, "
+        f"infer;dur={answer.infer_us / 1000:.3f}, total;dur={answer.total_us / 1000:.3f}"
+    )
+
+
+def _metadata(target: Target, versions: Sequence[str], readiness: Readiness) -> dict[str, Any]:
+    signature = readiness.signature
+    if signature is None:
+        raise VersionNotReady(readiness.why or "the signature of this version is not known yet; try again shortly")
+    return {
+        "name": target.model,
+        "versions": versions,
+        "platform": signature.platform,
+        "inputs": [_tensor(spec) for spec in signature.inputs],
+        "outputs": [_tensor(spec) for spec in signature.outputs],
+    }
+
+
+def _tensor(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "datatype": spec.datatype, "shape": spec.shape}
+
+
+def _readiness(target: Target, readiness: Readiness) -> dict[str, Any]:
+    body = {"name": target.model, "ready": readiness.ready}
+    return body if readiness.ready else {**body, "error": readiness.why}
+
+
+def _json(value: Any, status: int = 200) -> WireReply:
+    return WireReply(status, (("content-type", "application/json"),), orjson.dumps(value))

@@ -1,0 +1,242 @@
+"""From the journals to the figures and the audit store: each record counted once and kept exactly once, in order.
+
+What the store has, the journal has on disk (it is synced before each commit), and how far the journals have been
+shipped is committed with the records themselves; so whatever is killed, and whenever, nothing is lost or doubled.
+
+Belongs here: when to read, count, commit and delete. Never here: being on the request path, the format of a journal,
+or SQL.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+from gateway.journals import JournalReader
+from gateway.logs import logger
+from gateway.metrics import Lag
+from gateway.ports import AuditStore, JournalPosition
+from gateway.record import Frame
+from gateway.segment import Corruption, segment_numbers, segment_path
+from gateway.tail import Budget
+
+TICK_SECONDS = 0.02
+BATCH_FRAMES = 1_000
+BATCH_BYTES = 4 * 2**20
+_COUNTED_FRAMES = 5_000
+_COUNTED_BYTES = 8 * 2**20
+_FIRST_RETRY_SECONDS = 0.1
+_LAST_RETRY_SECONDS = 5.0
+_DELETE_EVERY_SECONDS = 1.0
+CORRUPT_SUFFIX = ".corrupt"
+"""An empty file of a segment's name with this suffix keeps a damaged segment from being deleted."""
+
+
+class _Batch(Struct, frozen=True):
+    """What one commit takes. `reached_end` says that there was no more to read; `asked` whom that will satisfy."""
+
+    frames: Sequence[Frame]
+    positions: Sequence[JournalPosition]
+    shipped: Mapping[Path, tuple[int, int]]
+    reached_end: bool
+    asked: int
+
+
+class Recorder:
+    """JournalReader all journals under `journals`, counts every frame with `observe` and ships it to `store`.
+
+    `observe` is called once for each frame in the life of the process, whether the store works or not. Segments that
+    are shipped are deleted when they are older than `keep_segments_seconds`, but never the newest of a journal nor
+    one with damage in it.
+    """
+
+    def __init__(
+        self, journals: Path, store: AuditStore, observe: Callable[[Frame], None], keep_segments_seconds: float
+    ) -> None:
+        self._journals = journals
+        self._store = store
+        self._observe = observe
+        self._keep_seconds = keep_segments_seconds
+        self._counting: JournalReader | None = None
+        self._shipping: JournalReader | None = None
+        self._pending: _Batch | None = None
+        self._committed: Sequence[JournalPosition] = ()
+        self._shipped: Mapping[Path, tuple[int, int]] = {}
+        self._counted_all = False
+        self._records_behind = 0
+        self._oldest_ns: int | None = None
+        self._corrupt_frames = 0
+        self._observe_failed = False
+        self._retry_seconds = 0.0
+        self._retry_at = 0.0
+        self._round_at = 0.0
+        self._delete_at = 0.0
+        self._wake = threading.Event()
+        self._caught_up = threading.Condition()
+        self._asked = 0
+        self._answered = 0
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop` is set; then ship what is there and return."""
+        try:
+            while True:
+                last = stop.is_set()
+                self._round(last)
+                if last:
+                    break
+                self._wake.wait(TICK_SECONDS)
+                self._wake.clear()
+        finally:
+            for reader in (self._counting, self._shipping):
+                if reader is not None:
+                    reader.close()
+        if self._pending is not None or self._shipping is None:
+            logger().warning("recorder_stopped_behind", why="the store failed; the journals keep the rest")
+
+    def catch_up(self, timeout: float) -> bool:
+        """Return True as soon as all that was in the journals at the time of the call is in the store.
+
+        False after `timeout` seconds without that. May be called from any thread but the recorder's.
+        """
+        with self._caught_up:
+            self._asked += 1
+            asked = self._asked
+            self._wake.set()
+            return self._caught_up.wait_for(lambda: self._answered >= asked, timeout)
+
+    def lag(self) -> Lag:
+        """Return how far the store is behind the journals. May be called from any thread."""
+        shipped, oldest = self._shipped, self._oldest_ns
+        return Lag(
+            records=self._records_behind if self._counted_all else None,
+            bytes=sum(_bytes_after(folder, *shipped.get(folder, (0, 0))) for folder in _folders(self._journals)),
+            seconds=max(0.0, (time.time_ns() - oldest) / 1e9) if oldest is not None else 0.0,
+            corrupt_frames=self._corrupt_frames,
+        )
+
+    # ── the recorder's own thread ────────────────────────────────────────────────────────────────────────────────
+
+    def _round(self, last: bool) -> None:
+        if time.monotonic() < self._round_at and not last:
+            return
+        try:
+            if self._shipping is None:
+                self._begin()
+            while self._count() | self._ship(last):
+                pass
+            if time.monotonic() >= self._delete_at:
+                self._delete_at = time.monotonic() + _DELETE_EVERY_SECONDS
+                self._delete_old()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next round must come: nobody else ships records
+            self._postpone(error)
+            self._round_at = self._retry_at
+
+    def _begin(self) -> None:
+        positions = self._store.positions()
+        self._counting = JournalReader(self._journals, positions, _leave_the_alarm_to_the_other_reader)
+        self._shipping = JournalReader(self._journals, positions, self._alarm)
+
+    def _count(self) -> bool:
+        """Read ahead and count; return whether there is more."""
+        assert self._counting is not None
+        self._counting.discover()
+        budget = Budget(_COUNTED_FRAMES, _COUNTED_BYTES)
+        frames = self._counting.read(budget)
+        for frame in frames:
+            try:
+                self._observe(frame)
+            except Exception as error:  # noqa: BLE001 - figures are never worth a record
+                if not self._observe_failed:
+                    logger().error("record_not_counted", record_id=frame.record.record_id, exc_info=error)
+                self._observe_failed = True
+        self._records_behind += len(frames)
+        self._counted_all = bool(budget)
+        return not budget
+
+    def _ship(self, last: bool) -> bool:
+        """Commit the next batch, which may be one that failed before; return whether there is more."""
+        if time.monotonic() < self._retry_at and not last:
+            return False
+        batch = self._pending or self._gather()
+        self._pending = batch
+        if batch.frames:
+            first = batch.frames[0].record
+            self._oldest_ns = first.received_ns + first.total_us * 1_000
+        if batch.frames or batch.positions != self._committed:
+            try:
+                assert self._shipping is not None
+                self._shipping.sync()
+                self._store.write(batch.frames, batch.positions)
+            except Exception as error:  # noqa: BLE001 - a store of any kind may fail in any way; all of it is retried
+                self._postpone(error)
+                return False
+        self._pending, self._retry_seconds = None, 0.0
+        self._committed, self._shipped = batch.positions, batch.shipped
+        self._records_behind -= len(batch.frames)
+        if batch.reached_end:
+            self._oldest_ns = None
+            with self._caught_up:
+                self._answered = batch.asked
+                self._caught_up.notify_all()
+        return not batch.reached_end
+
+    def _gather(self) -> _Batch:
+        assert self._shipping is not None
+        asked = self._asked
+        self._shipping.discover()
+        budget = Budget(BATCH_FRAMES, BATCH_BYTES)
+        frames = self._shipping.read(budget)
+        places = {folder: (tail.segment, tail.offset) for folder, tail in self._shipping}
+        return _Batch(frames, self._shipping.positions(), places, bool(budget), asked)
+
+    def _postpone(self, error: Exception) -> None:
+        self._retry_seconds = min(max(_FIRST_RETRY_SECONDS, self._retry_seconds * 2), _LAST_RETRY_SECONDS)
+        self._retry_at = time.monotonic() + self._retry_seconds
+        logger().error("records_not_shipped", again_in_seconds=self._retry_seconds, exc_info=error)
+
+    def _alarm(self, segment: Path, damage: Corruption) -> None:
+        self._corrupt_frames += max(1, damage.missing)
+        logger().error(
+            "journal_corrupt",
+            segment=str(segment),
+            journal=damage.journal,
+            offset=damage.offset,
+            sequence=damage.sequence,
+            records_missing=damage.missing or None,
+            why=damage.why,
+            reading_goes_on_in="this segment" if damage.frames_follow else "the next segment",
+        )
+        if segment.exists():
+            segment.with_suffix(CORRUPT_SUFFIX).touch(mode=0o600)
+
+    def _delete_old(self) -> None:
+        assert self._counting is not None
+        counted = {folder: tail.segment for folder, tail in self._counting}
+        oldest_kept = time.time() - self._keep_seconds
+        for folder, (shipped, _) in self._shipped.items():
+            for number in segment_numbers(folder):
+                path = segment_path(folder, number)
+                done = number < min(shipped, counted.get(folder, 0))
+                if done and path.stat().st_mtime <= oldest_kept and not path.with_suffix(CORRUPT_SUFFIX).exists():
+                    path.unlink()
+
+
+def _leave_the_alarm_to_the_other_reader(_segment: Path, _damage: Corruption) -> None:
+    pass
+
+
+def _folders(journals: Path) -> list[Path]:
+    return [path for path in journals.iterdir() if path.is_dir()] if journals.is_dir() else []
+
+
+def _bytes_after(folder: Path, segment: int, offset: int) -> int:
+    behind = 0
+    for number in segment_numbers(folder):
+        if number >= segment:
+            try:
+                behind += segment_path(folder, number).stat().st_size - (offset if number == segment else 0)
+            except FileNotFoundError:
+                continue  # deleted meanwhile, so it was shipped
+    return max(0, behind)

@@ -1,0 +1,94 @@
+"""What a restarted worker finds: where its journal ends, after the torn tail of a killed writer has been cut.
+
+Belongs here: reading the newest segment and deciding where to go on. Never here: appending, or touching bytes whose
+meaning is not sure.
+"""
+
+import os
+import secrets
+from pathlib import Path
+
+from msgspec import Struct
+
+from gateway.logs import logger
+from gateway.segment import (
+    FRAME_OVERHEAD,
+    Flaw,
+    HeaderIncomplete,
+    HeaderUnreadable,
+    SegmentHeader,
+    frames_follow,
+    parse_header,
+    read_frame,
+    resume,
+    segment_numbers,
+    segment_path,
+)
+
+
+class JournalEnd(Struct, frozen=True):
+    """Where a journal ends: its own name, its last sequence, and the number of the newest segment in its folder."""
+
+    journal: str
+    sequence: int
+    segment: int
+
+
+def find_end(folder: Path, name: str) -> JournalEnd:
+    """Return where the journal in `folder` ends, after cutting the torn tail that a killed writer may have left.
+
+    Only the newest segment is read. When it is damaged so that its last sequence is not sure, nothing of it is
+    touched and another journal begins beside it; the recorder raises the alarm about what it cannot read.
+    """
+    numbers = segment_numbers(folder)
+    newest = numbers[-1] if numbers else 0
+    for number in reversed(numbers):
+        path = segment_path(folder, number)
+        data = path.read_bytes()
+        try:
+            header, start = parse_header(data)
+        except HeaderIncomplete:
+            # Its writer was stopped while making it, so it never held a frame; the one before it is the newest.
+            logger().warning("journal_segment_unfinished", segment=str(path), bytes=len(data))
+            path.unlink()
+            continue
+        except HeaderUnreadable as error:
+            logger().error("journal_segment_unreadable", segment=str(path), why=str(error))
+            break
+        sequence = _last_sequence(path, data, header, start)
+        if sequence is None:
+            break
+        return JournalEnd(header.journal, sequence, newest)
+    return JournalEnd(f"{name}.{secrets.token_hex(6)}", 0, newest)
+
+
+def _last_sequence(path: Path, data: bytes, header: SegmentHeader, start: int) -> int | None:
+    view = memoryview(data)
+    at, sequence = start, header.first_sequence
+    while at < len(view):
+        frame = read_frame(view, at)
+        if not isinstance(frame, Flaw) and frame[0] == sequence:
+            at, sequence = at + FRAME_OVERHEAD + len(frame[1]), sequence + 1
+            continue
+        damage = {"segment": str(path), "offset": at, "sequence": sequence}
+        onward = resume(view, at, sequence)
+        if onward is not None:
+            logger().error("journal_damaged", **damage, why="a bad frame with good ones after it")
+            at, sequence = onward
+        elif not isinstance(frame, Flaw) or frames_follow(data, at, sequence):
+            logger().error("journal_damaged", **damage, why="its end is not sure, so another journal is begun")
+            return None
+        else:
+            logger().warning("journal_torn_tail_cut", **damage, bytes=len(view) - at)
+            _cut(path, at)
+            break
+    return sequence - 1
+
+
+def _cut(path: Path, size: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.ftruncate(descriptor, size)
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,251 @@
+"""Reading the journals of one worker while they are written: every segment in order, each frame once.
+
+Belongs here: where a reader stands, moving from segment to segment, what to do about a frame that cannot be read.
+Never here: the format (`segment`), or what becomes of the frames.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from gateway.ports import JournalPosition
+from gateway.record import Frame, decode_record
+from gateway.segment import (
+    FRAME_OVERHEAD,
+    MAX_HEADER_BYTES,
+    Corruption,
+    Flaw,
+    HeaderIncomplete,
+    HeaderUnreadable,
+    SegmentHeader,
+    frame_end,
+    frames_follow,
+    parse_header,
+    read_frame,
+    resume,
+    segment_numbers,
+    segment_path,
+)
+
+CHUNK_BYTES = 2**20
+STUCK_SECONDS = 1.0
+Alarm = Callable[[Path, Corruption], None]
+"""Called once for each damage with the segment it is in."""
+
+
+class Budget:
+    """How much one round of reading may still take. The last frame may exceed the bytes."""
+
+    def __init__(self, frames: int, size: int) -> None:
+        self.frames = frames
+        self.bytes = size
+
+    def __bool__(self) -> bool:
+        return self.frames > 0 and self.bytes > 0
+
+    def take(self, size: int) -> None:
+        """Count one frame of `size` bytes."""
+        self.frames -= 1
+        self.bytes -= size
+
+
+class Tail:
+    """One reader's place in the journals of one worker's folder.
+
+    `positions` are where the reader stands already, by journal; `alarm` hears of what cannot be read.
+    """
+
+    def __init__(self, folder: Path, positions: Mapping[str, JournalPosition], alarm: Alarm) -> None:
+        self.segment = 0
+        self.offset = 0
+        self._folder = folder
+        self._known = dict(positions)
+        self._touched: set[str] = set()
+        self._alarm = alarm
+        self._alarmed: set[tuple[int, int]] = set()
+        self._file: int | None = None
+        self._unsynced = False
+        self._newer = False
+        self._stuck: tuple[int, float] = (-1, 0.0)
+        self._window = CHUNK_BYTES
+        self._journal = ""
+        self._sequence = 0
+        self._leftover = 0
+
+    def read(self, budget: Budget) -> list[Frame]:
+        """Return the next frames in order, as many as `budget` allows; none means that there are no more as yet."""
+        frames: list[Frame] = []
+        try:
+            while budget:
+                if self._file is None and not self._open_next():
+                    break
+                if self._read_chunk(frames, budget):
+                    continue
+                if self._newer:
+                    self._leave()
+                elif segment_numbers(self._folder)[-1:] > [self.segment]:
+                    # Read once more before leaving: the last frames may have come just before the newer segment.
+                    self._newer = True
+                else:
+                    break
+        except OSError as error:
+            self._raise_alarm(0, f"it cannot be read: {error}")
+        return frames
+
+    def positions(self) -> list[JournalPosition]:
+        """Return where the reader stands in every journal that it has opened."""
+        self._note()
+        return [self._known[journal] for journal in self._touched]
+
+    def sync(self) -> None:
+        """Return when every frame read so far is on the disk, whatever its writer has synced. Raises `OSError`."""
+        if self._file is not None and self._unsynced:
+            os.fdatasync(self._file)
+            self._unsynced = False
+
+    def close(self) -> None:
+        """Close the segment that is open."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    # ── from segment to segment ──────────────────────────────────────────────────────────────────────────────────
+
+    def _open_next(self) -> bool:
+        numbers = segment_numbers(self._folder)
+        for number in (number for number in numbers if number > self.segment):
+            path = segment_path(self._folder, number)
+            try:
+                file, header, start = _open_segment(path)
+            except (HeaderIncomplete, HeaderUnreadable) as error:
+                if isinstance(error, HeaderUnreadable):
+                    self._raise_alarm(0, str(error), segment=number)
+                if number == numbers[-1]:
+                    return False
+                continue
+            if self._enter(number, header, start):
+                self._file, self._newer, self._unsynced = file, False, True
+                return True
+            os.close(file)
+        return False
+
+    def _enter(self, number: int, header: SegmentHeader, start: int) -> bool:
+        known = self._known.get(header.journal)
+        if known is not None and known.segment > number:
+            return False
+        expected = known.sequence + 1 if known is not None else 1
+        inside = known is not None and known.segment == number
+        if not inside:
+            self._account(header, expected)
+        self.segment, self._journal = number, header.journal
+        self.offset = known.offset if known is not None and inside else start
+        self._sequence = expected - 1 if inside else header.first_sequence - 1
+        self._touched.add(header.journal)
+        return True
+
+    def _account(self, header: SegmentHeader, expected: int) -> None:
+        """Raise the alarm for what is missing between where the last segment was left and where this one begins."""
+        missing = header.first_sequence - expected
+        left, self._leftover = self._leftover, 0
+        if missing < 0:
+            self._raise_alarm(0, f"its sequences begin at {header.first_sequence} again", segment=header.segment)
+        elif left and self._journal:
+            counted = (self.segment, self.offset) in self._alarmed
+            self._alarmed.discard((self.segment, self.offset))
+            if not counted or missing > 1:
+                self._raise_alarm(missing - counted, f"its last {left} bytes hold no frame that can be read")
+        elif missing > 0:
+            self._raise_alarm(missing, "the records before it are in no segment", segment=header.segment)
+
+    def _leave(self) -> None:
+        assert self._file is not None
+        self._leftover = max(0, os.fstat(self._file).st_size - self.offset)
+        self.sync()
+        self._note()
+        self.close()
+
+    def _note(self) -> None:
+        if self._journal:
+            self._known[self._journal] = JournalPosition(self._journal, self.segment, self.offset, self._sequence)
+
+    # ── within a segment ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def _read_chunk(self, frames: list[Frame], budget: Budget) -> bool:
+        """Read on from the present offset; return whether that led anywhere."""
+        assert self._file is not None
+        data = os.pread(self._file, self._window, self.offset)
+        self._window = CHUNK_BYTES
+        view = memoryview(data)
+        at = 0
+        while at < len(view) and budget:
+            frame = read_frame(view, at)
+            if isinstance(frame, Flaw) or frame[0] != self._sequence + 1:
+                break
+            size = FRAME_OVERHEAD + len(frame[1])
+            self._decode(frames, frame[1])
+            at += size
+            self.offset += size
+            budget.take(size)
+        if at:
+            self._unsynced = True
+            return True
+        return bool(data) and self._face(view)
+
+    def _decode(self, frames: list[Frame], payload: memoryview) -> None:
+        try:
+            frames.append(Frame(self._journal, self._sequence + 1, decode_record(payload)))
+        except msgspec.DecodeError as error:
+            self._raise_alarm(1, f"its checksum holds but it is no record: {error}", frames_follow=True)
+        self._sequence += 1
+
+    def _face(self, view: memoryview) -> bool:
+        """Deal with a frame at the present offset that cannot be read; return whether reading can go on."""
+        assert self._file is not None
+        rest = os.fstat(self._file).st_size - self.offset
+        flaw = read_frame(view, 0)
+        if flaw is Flaw.INCOMPLETE and FRAME_OVERHEAD <= len(view) < frame_end(view, 0) <= rest:
+            self._window = frame_end(view, 0)
+            return True
+        if not self._due(flaw):
+            return False
+        data = os.pread(self._file, rest, self.offset)
+        onward = resume(memoryview(data), 0, self._sequence + 1)
+        if onward is not None:
+            why = flaw.value if isinstance(flaw, Flaw) else Flaw.SEQUENCE.value
+            self._raise_alarm(onward[1] - self._sequence - 1, f"a frame {why}", frames_follow=True)
+            self.offset, self._sequence = self.offset + onward[0], onward[1] - 1
+            return True
+        if frames_follow(data, 0, self._sequence + 1):
+            self._raise_alarm(0, "a bad frame; the ones after it in this segment cannot be told apart")
+        return False
+
+    def _due(self, flaw: object) -> bool:
+        """Tell whether to look into a bad frame now: at once and every second, a second later if half-written."""
+        offset, since = self._stuck
+        now = time.monotonic()
+        met_before = offset == self.offset
+        if met_before and not self._newer and now - since < STUCK_SECONDS:
+            return False
+        self._stuck = (self.offset, now)
+        return met_before or flaw is not Flaw.INCOMPLETE
+
+    def _raise_alarm(self, missing: int, why: str, *, segment: int | None = None, frames_follow: bool = False) -> None:
+        offset = self.offset if segment is None else 0
+        place = (self.segment if segment is None else segment, offset)
+        if place in self._alarmed:
+            return
+        self._alarmed.add(place)
+        damage = Corruption(self._journal, place[0], offset, self._sequence + 1, missing, why, frames_follow)
+        self._alarm(segment_path(self._folder, place[0]), damage)
+
+
+def _open_segment(path: Path) -> tuple[int, SegmentHeader, int]:
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return file, *parse_header(os.pread(file, MAX_HEADER_BYTES, 0))
+    except BaseException:
+        os.close(file)
+        raise

@@ -1,0 +1,32 @@
+"""Fixtures of the end-to-end tests: gateways of real processes."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.running_gateway import RunningGateway, wait_until
+
+
+@pytest.fixture
+def start_gateway(tmp_path: Path) -> Iterator[Callable[..., RunningGateway]]:
+    """Start gateways by name; all of them are ended after the test."""
+    started: list[RunningGateway] = []
+
+    def start(name: str = "gateway", *options: str) -> RunningGateway:
+        gateway = RunningGateway(tmp_path / name, *options)
+        started.append(gateway)
+        return gateway
+
+    yield start
+    for gateway in started:
+        gateway.close()
+
+
+@pytest.fixture(scope="module")
+def digits_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
+    """One gateway with the example models, shared by the tests of a file that do not change its rules."""
+    gateway = RunningGateway(tmp_path_factory.mktemp("shared"), "--examples", "--workers", "2")
+    wait_until(lambda: "curl" in gateway.log_path.read_text(), "the examples are installed")
+    yield gateway
+    gateway.close()

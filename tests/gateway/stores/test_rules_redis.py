@@ -1,0 +1,245 @@
+"""What is particular to Redis: servers that die, freeze, lose data or refuse us, and what is never said aloud."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from time import monotonic
+
+import pytest
+
+from gateway.errors import RulesUnavailable, SettingsError
+from gateway.ports import Acknowledgement, ChangeSet, Head, Write
+from gateway.stores.rules_redis import RedisRules
+from tests.conftest import RunningValkey
+
+StartValkey = Callable[[], RunningValkey]
+
+
+def one_change(operation_id: str, expect: int = 0) -> ChangeSet:
+    return ChangeSet(operation_id, "ann", "", 1, (Write("route", "fraud", b"{}", expect),))
+
+
+def in_use(url: str, scenario: Callable[[RedisRules], object], timeout_s: float = 1.0) -> None:
+    async def whole() -> None:
+        store = RedisRules(url, timeout_s=timeout_s)
+        try:
+            await scenario(store)  # type: ignore[misc]
+        finally:
+            await store.close()
+
+    asyncio.run(whole())
+
+
+def test_every_call_fails_in_bounded_time_when_the_server_is_frozen(start_valkey: StartValkey) -> None:
+    server = start_valkey()
+
+    async def scenario(store: RedisRules) -> None:
+        await store.initialise()
+        server.freeze()
+        begun = monotonic()
+        calls = [
+            store.head(),
+            store.load(),
+            store.read("route", "fraud"),
+            store.apply(one_change("op")),
+            store.acknowledge(Acknowledgement("w", Head("e", 0))),
+            store.acknowledgements(),
+            store.revisions(0, 1),
+        ]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert monotonic() - begun < 5.0  # a bound, not a measurement: 0.2 s would do
+        assert [type(result) for result in results] == [RulesUnavailable] * len(calls)
+        assert "does not answer within 0.2 s" in str(results[0])
+        server.thaw()
+        assert (await store.initialise()).revision == 0
+
+    in_use(server.url, scenario, timeout_s=0.2)
+
+
+def test_calls_work_again_at_once_when_the_server_was_killed_and_started_again(start_valkey: StartValkey) -> None:
+    server = start_valkey()
+
+    async def scenario(store: RedisRules) -> None:
+        await store.initialise()
+        await store.apply(one_change("op"))
+        server.kill()
+        with pytest.raises(RulesUnavailable, match=r"does not answer.*changes are refused"):
+            await store.head()
+        server.start()
+        head = await store.head()
+        assert head is not None
+        assert head.revision == 1  # the change was acknowledged before the kill
+        assert (await store.load()).head == head
+
+    in_use(server.url, scenario)
+
+
+def test_server_killed_while_a_connection_is_idle_costs_no_call(start_valkey: StartValkey) -> None:
+    server = start_valkey()
+
+    async def scenario(store: RedisRules) -> None:
+        first = await store.initialise()
+        server.kill()
+        server.start()
+        assert await store.head() == first
+        assert await store.apply(one_change("op")) == 1
+
+    in_use(server.url, scenario)
+
+
+def test_every_acknowledged_change_survives_when_the_server_is_killed(start_valkey: StartValkey) -> None:
+    server = start_valkey()
+    acknowledged: list[int] = []
+
+    async def scenario(store: RedisRules) -> None:
+        await store.initialise()
+
+        async def keep_changing() -> None:
+            while True:
+                revision = len(acknowledged)
+                try:
+                    acknowledged.append(await store.apply(one_change(f"op-{revision}", revision)))
+                except RulesUnavailable:
+                    return
+
+        changing = asyncio.create_task(keep_changing())
+        while len(acknowledged) < 50:
+            await asyncio.sleep(0.001)
+        server.kill()
+        await changing
+        server.start()
+        head = await store.head()
+        assert head is not None
+        assert head.revision in (len(acknowledged), len(acknowledged) + 1)  # one may have been made without its answer
+
+    in_use(server.url, scenario)
+
+
+def test_more_callers_than_connections_wait_for_their_turn(valkey: RunningValkey) -> None:
+    async def scenario(store: RedisRules) -> None:
+        await store.initialise()
+        found = await asyncio.gather(*(store.read("route", "fraud") for _ in range(200)))
+        assert found == [None] * 200
+
+    in_use(valkey.url, scenario)
+
+
+def test_password_is_nowhere_in_the_error_when_the_server_refuses_it(start_valkey: StartValkey) -> None:
+    server = start_valkey()
+    server.command("CONFIG", "SET", "requirepass", "the-right-one")
+    url = server.url.replace("unix://", "unix://:swordfish-7@")
+
+    async def scenario(store: RedisRules) -> None:
+        for call in (store.head, store.load, store.initialise):
+            with pytest.raises(RulesUnavailable, match="refuses the user or password") as refused:
+                await call()
+            error: BaseException | None = refused.value
+            while error is not None:  # nor in what a traceback would show
+                assert "swordfish" not in repr(error)
+                assert error.__suppress_context__ or error.__context__ is None
+                error = error.__cause__
+
+    in_use(url, scenario)
+
+
+def test_right_password_is_accepted(start_valkey: StartValkey) -> None:
+    server = start_valkey()
+    server.command("CONFIG", "SET", "requirepass", "swordfish/7")
+
+    async def scenario(store: RedisRules) -> None:
+        assert (await store.initialise()).revision == 0
+
+    in_use(server.url.replace("unix://", "unix://:swordfish%2F7@"), scenario)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://:xyzzy@localhost", "redis://:xy/xyzzy@localhost:6379", "redis://:s@localhost:port", "nonsense"]
+)
+def test_url_that_cannot_be_used_is_refused_without_being_repeated(url: str) -> None:
+    with pytest.raises(SettingsError, match="redis_url") as refused:
+        RedisRules(url)
+    assert "xy" not in str(refused.value)
+
+
+def test_server_that_is_not_there_is_named_without_its_password() -> None:
+    async def scenario(store: RedisRules) -> None:
+        with pytest.raises(RulesUnavailable, match=r"127\.0\.0\.1:1 does not answer") as refused:
+            await store.head()
+        assert "swordfish" not in str(refused.value)
+
+    in_use("redis://ann:swordfish@127.0.0.1:1/0", scenario)
+
+
+def test_no_new_epoch_is_begun_when_the_head_is_lost_and_documents_are_not(valkey: RunningValkey) -> None:
+    async def scenario(store: RedisRules) -> None:
+        await store.initialise()
+        await store.apply(one_change("op"))
+        valkey.command("DEL", "{pm}:head")
+        assert await store.head() is None
+        for call in (store.initialise(), store.apply(one_change("op-2", 1))):
+            with pytest.raises(RulesUnavailable, match="lost its head"):
+                await call
+
+    in_use(valkey.url, scenario)
+
+
+def test_nothing_is_changed_when_the_history_is_ahead_of_the_head(valkey: RunningValkey) -> None:
+    async def scenario(store: RedisRules) -> None:
+        await store.initialise()
+        await store.apply(one_change("op-1"))
+        await store.apply(one_change("op-2", 1))
+        valkey.command("HSET", "{pm}:head", "revision", "1")
+        with pytest.raises(RulesUnavailable, match="refuses the command"):
+            await store.apply(one_change("op-3", 2))
+        stored = await store.read("route", "fraud")
+        assert stored is not None
+        assert stored.revision == 2
+        assert await store.head() == Head((await store.initialise()).epoch, 1)
+
+    in_use(valkey.url, scenario)
+
+
+def test_heartbeats_are_not_written_to_the_append_only_file(start_valkey: StartValkey) -> None:
+    server = start_valkey()
+
+    def written() -> bytes:
+        information = server.command("INFO", "persistence")
+        return next(line for line in information.splitlines() if line.startswith(b"aof_current_size:"))
+
+    async def scenario(store: RedisRules) -> None:
+        await store.initialise()
+        before = written()
+        for _ in range(20):
+            await store.acknowledge(Acknowledgement("w", Head("e", 1), {"fraud": "x" * 100}))
+        assert len(await store.acknowledgements()) == 1
+        assert written() == before
+
+    in_use(server.url, scenario)
+
+
+def test_worker_silent_for_ten_minutes_is_forgotten_when_a_new_one_comes(valkey: RunningValkey) -> None:
+    async def scenario(store: RedisRules) -> None:
+        said = json.dumps({"epoch": "e", "revision": 1, "problems": {}})
+        valkey.command("HSET", "{pm}:acks", "long-gone", f"1700000000000 {said}", "no-worker", "what is this")
+        assert [one.worker for one in await store.acknowledgements()] == ["long-gone"]
+        await store.acknowledge(Acknowledgement("w", Head("e", 1)))
+        assert [one.worker for one in await store.acknowledgements()] == ["w"]
+
+    in_use(valkey.url, scenario)
+
+
+def test_change_is_announced_on_the_channel(valkey: RunningValkey) -> None:
+    async def scenario(store: RedisRules) -> None:
+        await store.initialise()
+        reader, writer = await asyncio.open_unix_connection(str(valkey.socket))
+        try:
+            writer.write(b"SUBSCRIBE {pm}:notice\r\n")
+            await reader.readuntil(b":1\r\n")
+            await store.apply(one_change("op"))
+            async with asyncio.timeout(5):
+                assert b"{pm}:notice\r\n$1\r\n1\r\n" in await reader.readuntil(b"\r\n1\r\n")
+        finally:
+            writer.close()
+            await writer.wait_closed()
+
+    in_use(valkey.url, scenario)

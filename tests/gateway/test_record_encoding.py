@@ -1,0 +1,88 @@
+"""Records as bytes: what is written is read again, whatever the request looked like."""
+
+import msgspec
+import pytest
+
+from gateway.record import Attempt, Payload, Record, decode_record, encode_record
+
+
+def _record(**fields: object) -> Record:
+    given: dict[str, object] = {
+        "record_id": "r-1",
+        "request_id": "q-1",
+        "role": "primary",
+        "received_ns": 1_800_000_000_000_000_000,
+        "model": "fraud",
+        "protocol": "oip-v2",
+        "outcome": "served",
+        "status": 200,
+        "request": Payload(2, "a" * 64, b"{}"),
+        "response": Payload(2, "b" * 64, b"[]"),
+    }
+    return Record(**(given | fields))  # type: ignore[arg-type]
+
+
+def test_a_record_is_read_as_it_was_written_when_every_field_is_filled() -> None:
+    record = _record(
+        oip_id="ö-17",
+        primary_id="r-0",
+        asked_version="2",
+        intended="2",
+        served="1",
+        digest="c" * 64,
+        revision=3,
+        cohort_revision=2,
+        rules_revision=9,
+        reason="pin",
+        rule="pins[0]",
+        cohort="beta",
+        unit="d" * 32,
+        keyed=True,
+        headers={"x-tenant": "acme"},
+        known_model=False,
+        error_code="model_failed",
+        error="it failed",
+        attempts=(Attempt("2", "onnx", 7, 500, "model_failed"), Attempt("1", "http://127.0.0.1:1", 9, 200)),
+        route_us=1,
+        queue_us=2,
+        infer_us=3,
+        total_us=4,
+        client="127.0.0.1",
+        gateway="g",
+        worker="w0",
+        trace_id="e" * 32,
+        stale=True,
+    )
+    assert decode_record(encode_record(record)) == record
+
+
+def test_fields_of_default_value_take_no_room() -> None:
+    assert set(msgspec.msgpack.decode(encode_record(_record()))) == {
+        "record_id",
+        "request_id",
+        "role",
+        "received_ns",
+        "model",
+        "protocol",
+        "outcome",
+        "status",
+        "request",
+        "response",
+    }
+
+
+def test_a_field_of_a_later_version_is_passed_over() -> None:
+    later = msgspec.msgpack.decode(encode_record(_record())) | {"mood": "sunny"}
+    assert decode_record(msgspec.msgpack.encode(later)) == _record()
+
+
+@pytest.mark.parametrize("data", [b"", b"\x01", b"\x80", b"\xc1", msgspec.msgpack.encode({"record_id": 1})])
+def test_bytes_that_are_no_record_are_refused(data: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        decode_record(data)
+
+
+def test_text_that_is_no_unicode_is_kept_escaped_with_the_rest_untouched() -> None:
+    record = _record(model="a\udcffb", headers={"x\udc80": "y\ud800"}, request=Payload(1, "a" * 64, b"\xff\x00"))
+    kept = decode_record(encode_record(record))
+    assert kept == msgspec.structs.replace(record, model="a\\udcffb", headers={"x\\udc80": "y\\ud800"})
