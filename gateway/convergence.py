@@ -12,7 +12,7 @@ from msgspec import Struct
 from gateway.ports import Acknowledgement, RulesStore
 
 LIVE_MS = 3_000
-"""A worker acknowledges every second; one that was silent for longer than this is not counted on."""
+"""A worker acknowledges every second; one that was silent for longer than this when a change is made is not waited for."""
 _LOOK_SECONDS = 0.01
 
 
@@ -35,12 +35,17 @@ async def converge(
 ) -> Published:
     """Wait up to `patience_s` until every live worker has `revision` without a problem for one of `models`.
 
+    A worker that falls silent during the wait stays a laggard: it may be frozen, with the old rules in force.
+
     Raises:
         RulesUnavailable: the store stopped answering. The change is made all the same.
     """
     deadline = monotonic() + patience_s
+    awaited: set[str] = set()
     while True:
-        live = [said for said in await store.acknowledgements() if said.age_ms < LIVE_MS]
+        every = await store.acknowledgements()
+        awaited |= {said.worker for said in every if said.age_ms < LIVE_MS}
+        live = [said for said in every if said.worker in awaited]
         laggards = {said.worker: why for said in live if (why := _why_not(said, revision, models))}
         if not laggards or monotonic() >= deadline:
             acknowledged = tuple(said.worker for said in live if said.worker not in laggards)
@@ -50,6 +55,7 @@ async def converge(
 
 def _why_not(said: Acknowledgement, revision: int, models: Collection[str]) -> str | None:
     if said.head.revision < revision:
-        return f"it has revision {said.head.revision} so far"
+        silent = f", and has been silent for {said.age_ms / 1000:.0f} s" if said.age_ms >= LIVE_MS else ""
+        return f"it has revision {said.head.revision} so far{silent}"
     problems = [said.problems[model] for model in models if model in said.problems]
     return "; ".join(problems) or None

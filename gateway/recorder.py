@@ -159,7 +159,8 @@ class Recorder:
         """Commit the next batch, which may be one that failed before; return whether there is more."""
         if time.monotonic() < self._retry_at and not last:
             return False
-        batch = self._pending or self._gather()
+        # A batch that failed is tried again as it is, unless it was empty and records may have come meanwhile.
+        batch = self._pending if self._pending is not None and self._pending.frames else self._gather()
         self._pending = batch
         if batch.frames:
             first = batch.frames[0].record
@@ -184,7 +185,7 @@ class Recorder:
 
     def _gather(self) -> _Batch:
         assert self._shipping is not None
-        asked = self._asked
+        asked = self._asked  # before reading: who asks later may have written what this round does not read
         self._shipping.discover()
         budget = Budget(BATCH_FRAMES, BATCH_BYTES)
         frames = self._shipping.read(budget)

@@ -22,20 +22,27 @@ def unit_digest(unit: str) -> bytes:
     return blake2b(unit.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def scores(salt: str, unit: bytes, split: Mapping[str, int]) -> Iterator[tuple[str, float]]:
-    """Yield (version, rendezvous score) for every version of positive weight; the smallest score wins.
+def score(h: int, weight: int) -> float:
+    """Return the rendezvous score of a hash for a positive weight in basis points; the smallest score wins.
 
     Weighted rendezvous hashing, logarithmic method (Thaler and Ravishankar 1998; Schindelhauer and Schomaker 2005):
-    with `h` uniform in (0, 1), `-ln(h) / weight` is exponential with rate `weight`, so the chance of having the
-    smallest of several is the share of the weight, and a change of one weight moves no caller between two others.
+    with `h` uniform over 64 bits the logarithm is exponential, and divided by `weight` it has the rate `weight`. So the
+    chance of having the smallest of several is the share of the weight, and a change of one weight moves no caller
+    between two others.
+    """
+    return -log((h + 0.5) / _HASH_SPACE) / weight
+
+
+def scores(salt: str, unit: bytes, split: Mapping[str, int]) -> Iterator[tuple[str, float]]:
+    """Yield (version, score) for every version of positive weight.
 
     `unit` is a unit digest (16 bytes), `split` maps versions to weights in basis points.
     """
     prefix = salt.encode() + _SEPARATOR + unit + _SEPARATOR
     for version, weight in split.items():
         if weight > 0:
-            h = int.from_bytes(blake2b(prefix + version.encode(), digest_size=8).digest(), "big")
-            yield version, -log((h + 0.5) / _HASH_SPACE) / weight
+            digest = blake2b(prefix + version.encode(), digest_size=8).digest()
+            yield version, score(int.from_bytes(digest, "big"), weight)
 
 
 def smallest(scored: Iterable[tuple[str, float]]) -> str:

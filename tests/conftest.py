@@ -1,23 +1,43 @@
-"""Fixtures for every test that needs a rules store: the real embedded Valkey, on a unix socket.
+"""What tests share: a real rules store, waiting for a condition, and the smallest version that really runs.
 
-    valkey          one server for the whole session, emptied before each test; never stop this one
+    valkey          one embedded Valkey for the whole session, emptied before each test; never stop this one
     start_valkey    starts private ones that a test may kill, freeze and start again
+    until           waits for a condition, with a deadline
 
-Both give a `RunningValkey` with `.url` (for `RedisRules` or `--redis-url`) and `.socket`.
+Both Valkeys are a `RunningValkey` with `.url` (for `RedisRules` or `--redis-url`) and `.socket`. For annotations and
+for `until`: `from tests.conftest import RunningValkey, until`.
 """
 
+import asyncio
+import hashlib
+import json
 import os
 import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import monotonic
+from typing import Any
 
 import pytest
 
+from gateway.artifact import check_artifact
+from gateway.catalog import Manifest, Signature, TensorSpec
+from gateway.errors import ArtifactInvalid
+from gateway.messages import Readiness, Rendered, Result, Work
+from gateway.ports import InferProtocol
 from gateway.stores.embedded_valkey import EmbeddedValkey
 
 READY_SECONDS = 10.0
+
+
+async def until(condition: Callable[[], object], seconds: float = READY_SECONDS) -> None:
+    """Wait until a condition holds; fail when it does not within `seconds`."""
+    deadline = monotonic() + seconds
+    while not condition():
+        assert monotonic() < deadline, "the condition did not come to hold"
+        await asyncio.sleep(0.002)
 
 
 class RunningValkey:
@@ -73,6 +93,8 @@ class RunningValkey:
         self.process.terminate()
         self.thaw()
         self.process.wait()
+        if not self.socket.is_relative_to(self.data_dir.resolve()):
+            self.socket.parent.rmdir()
 
 
 @pytest.fixture(scope="session")
@@ -101,3 +123,82 @@ def start_valkey(tmp_path: Path) -> Iterator[Callable[[], RunningValkey]]:
     yield start
     for running in started:
         running.stop()
+
+
+class AddingExecutor:
+    """A version that adds the number in its artifact to the number in a request; a real `ports.Executor`.
+
+    While a file `<artifact>.hold` is there, preparing waits, as it does for a large model.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self.addend: int | None = None
+        self.releases = 0
+
+    async def prepare(self) -> None:
+        await asyncio.to_thread(check_artifact, self.manifest)
+        path = self._artifact()
+        await until(lambda: not path.with_suffix(".hold").exists())
+        self.addend = self._read(path)
+
+    def _artifact(self) -> Path:
+        assert self.manifest.backend.onnx is not None
+        return Path(self.manifest.backend.onnx.path)
+
+    def _read(self, path: Path) -> int:
+        try:
+            return int(path.read_text(encoding="utf-8"))
+        except ValueError:
+            raise ArtifactInvalid("its artifact is no number") from None
+
+    async def ready(self) -> Readiness:
+        spec = (TensorSpec("number", "INT64", (1,)),)
+        return Readiness(self.addend is not None, signature=Signature("adding", spec, spec))
+
+    async def execute(self, work: Work, protocol: InferProtocol) -> Result:  # noqa: ARG002 - the shape of the port
+        assert self.addend is not None, "executed without being prepared, or after it was released"
+        return Result(Rendered(200, b"%d" % (int(work.body) + self.addend)), "onnx", 0, 0)
+
+    async def release(self) -> None:
+        self.addend = None
+        self.releases += 1
+
+
+class AddingVersions:
+    """Makes artifacts and manifests of adding versions, and their executors; `made` has every executor ever made."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.made: list[AddingExecutor] = []
+
+    def __call__(self, manifest: Manifest) -> AddingExecutor:
+        self.made.append(AddingExecutor(manifest))
+        return self.made[-1]
+
+    def artifact(self, model: str, version: str) -> Path:
+        return self.folder / f"{model}-{version}.number"
+
+    def manifest(self, model: str, version: str, addend: str = "1", **fields: Any) -> bytes:
+        """Write the artifact and return the manifest's JSON, complete unless `fields` says otherwise."""
+        path = self.artifact(model, version)
+        path.write_text(addend, encoding="utf-8")
+        digest = hashlib.sha256(addend.encode()).hexdigest()
+        whole = {
+            "model": model,
+            "version": version,
+            "backend": {"onnx": {"path": str(path), "sha256": digest}},
+            "code": {"git_commit": "9f2c1e7"},
+            "data": {"version": "2026-10-01"},
+            "metrics": {"accuracy": 0.96},
+            "owner": "risk-ml",
+        }
+        return json.dumps(whole | fields).encode()
+
+
+@pytest.fixture
+def adding(tmp_path: Path) -> AddingVersions:
+    """Versions that really run and need nothing: see `AddingVersions`."""
+    folder = tmp_path / "artifacts"
+    folder.mkdir()
+    return AddingVersions(folder)

@@ -9,20 +9,29 @@ from collections.abc import Callable, Collection
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.admin.problems import answer
+from gateway.admin.answers import answer
 from gateway.book import CONTENT_TYPE, Book
+from gateway.recorder import Recorder
+
+_PATIENCE_SECONDS = 0.25
+"""What a scrape waits for records that have been written but not counted yet; figures of a moment ago will do then."""
 
 
 class Probes:
     """`/metrics`, `/healthz` and `/readyz`. `troubles` returns why the process is not ready; nothing when it is."""
 
-    def __init__(self, book: Book, troubles: Callable[[], Collection[str]]) -> None:
+    def __init__(self, book: Book, recorder: Recorder, troubles: Callable[[], Collection[str]]) -> None:
         self._book = book
+        self._recorder = recorder
         self._troubles = troubles
 
     async def metrics(self, _: Request) -> Response:
-        """Return every figure in Prometheus' text format."""
-        return Response(await asyncio.to_thread(self._book.render), headers={"content-type": CONTENT_TYPE})
+        """Return every figure in Prometheus' text format, every reply that left before the scrape counted in."""
+        return Response(await asyncio.to_thread(self._render), headers={"content-type": CONTENT_TYPE})
+
+    def _render(self) -> bytes:
+        self._recorder.catch_up(_PATIENCE_SECONDS)
+        return self._book.render()
 
     async def live(self, _: Request) -> Response:
         """Say that the process runs."""

@@ -1,7 +1,7 @@
-"""Answers of the admin port: JSON, and errors as problem details (RFC 9457).
+"""Errors of the admin port as problem details (RFC 9457).
 
-Belongs here: the one table of codes and statuses of this port, and how an answer is written. Never here: what is
-right or wrong, and never a stack trace.
+Belongs here: the one table of codes and statuses of this port. Never here: what is right or wrong, and never a stack
+trace.
 
 A problem has `type`, `title`, `status`, `code` (stable, from `gateway.errors`) and `detail` (for people), and where it
 applies `path` (the field of the document) and `revision` (the one the document has now; 0 if it does not exist).
@@ -44,11 +44,6 @@ STATUSES: Mapping[str, int] = {
 }
 """The status of every code that can leave this port; any other would be a defect, and is 500."""
 _TITLES = {428: "Precondition Required", 499: "Client Closed Request"}
-
-
-def answer(document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Return an answer in JSON. Bytes that are JSON already go in as `orjson.Fragment`."""
-    return Response(orjson.dumps(document), status, headers, "application/json")
 
 
 def problem(error: GatewayError) -> Response:

@@ -6,18 +6,18 @@ A write carries one `Idempotency-Key` and is sent again with the same key when t
 answer, so it is made once however often it is sent.
 """
 
-import ipaddress
 import json
 import time
 import uuid
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, NoReturn, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx2
 from msgspec import Struct
 
+from gateway.cli.address import check_url, is_loopback
 from gateway.cli.failures import Misuse, Refusal, Unreachable
 
 _ATTEMPTS = 5
@@ -33,6 +33,12 @@ _ADVICE = {
     "cohort_in_use": "Remove the pins first: pointsman routes unpin MODEL COHORT.",
     "rules_unavailable": "The rules in force stay in force. Try again when the rules store answers.",
     "invalid_document": "Correct that field and run the command again; nothing was changed.",
+}
+_WHERE_TO_LOOK = {
+    "routes": "`pointsman versions list` names the models; `pointsman routes apply FILE` makes a route.",
+    "models": "`pointsman versions list` names the models there are.",
+    "cohorts": "`pointsman cohorts list` names the cohorts there are.",
+    "audit": "Take the X-Request-Id or X-Record-Id of an answer, or the id of the body that was sent.",
 }
 
 
@@ -65,8 +71,7 @@ class Outcome(Struct, frozen=True):
     @property
     def laggards(self) -> dict[str, str]:
         """Why the change is not in force yet, by worker."""
-        laggards = self.answer.get("laggards") or {}
-        return dict(laggards) if isinstance(laggards, Mapping) else {str(worker): "" for worker in laggards}
+        return dict(self.answer.get("laggards", {}))
 
 
 class AdminClient:
@@ -190,42 +195,14 @@ class AdminClient:
         # Our errors begin with the path already; a detail without it would leave the reader searching.
         message = f"{path}: {detail}" if path and path not in detail else detail
         revision = problem.get("revision")
+        room = response.request.url.path.removeprefix("/admin/v1/").partition("/")[0]
+        advice = _WHERE_TO_LOOK.get(room, "") if code == "not_found" else _ADVICE.get(code, "")
         raise Refusal(
             message or f"refused with status {response.status_code}",
-            _ADVICE.get(code, ""),
+            advice,
             code=code,
             revision=revision if isinstance(revision, int) else None,
         )
-
-
-def check_url(url: str, option: str) -> str:
-    """Return `url` without a slash at its end.
-
-    Raises:
-        Misuse: not `http(s)://host[:port]`; the message does not repeat what may hold a password.
-    """
-    advice = "Write for example http://127.0.0.1:8081."
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise Misuse(f"{option}: not a URL", advice) from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise Misuse(f"{option}: expected http:// or https:// and a host", advice)
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise Misuse(f"{option}: expected no user, password, query or fragment", advice)
-    return url.rstrip("/")
-
-
-def is_loopback(url: str) -> bool:
-    """Tell whether a URL means this machine, so that no proxy of the environment may come between."""
-    host = urlsplit(url).hostname or ""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _header(option: str, text: str) -> bytes:

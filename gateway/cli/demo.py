@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from gateway.cli import show
-from gateway.cli.client import AdminClient, check_url, is_loopback
+from gateway.cli.address import check_url, is_loopback
+from gateway.cli.client import AdminClient
 from gateway.cli.failures import CommandFailed, Unreachable
 from gateway.cli.options import DEFAULT_URL, AdminUrl, connect, example
 from gateway.cli.tally import COLUMNS, Prediction, Said, nearest_rank, tally
@@ -102,7 +103,7 @@ def _send_all(client: httpx2.Client, url: str, count: int) -> tuple[list[_Sent],
     except httpx2.RequestError as error:
         raise CommandFailed(f"cannot reach a gateway at {url} ({error})", f"{_START} Or pass --url.") from None
     numbered = ((index, samples[index % len(samples)]) for index in range(count))
-    results = list(_with_bar("sending", lambda item: _send(client, *item), numbered, count))
+    results = list(_with_bar("sending", lambda item: _send(client, *item), numbered))
     failures = [result for result in results if isinstance(result, str)]
     sent = [result for result in results if not isinstance(result, str)]
     if not sent:
@@ -168,7 +169,7 @@ def _said(record: dict[str, Any]) -> Said:
     return Said(record["served"], label_of(body) if body else None, record["total_us"] / 1000)
 
 
-def _with_bar(title: str, work: Callable[[T], U], items: Iterable[T], total: int | None = None) -> Iterator[U]:
+def _with_bar(title: str, work: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
     """Yield `work` of every item in order, a few at once, behind a bar on standard error if that is a terminal."""
     listed = list(items)
     console = Console(stderr=True)
@@ -177,7 +178,10 @@ def _with_bar(title: str, work: Callable[[T], U], items: Iterable[T], total: int
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
         ThreadPoolExecutor(_CONNECTIONS) as pool,
     ):
-        yield from progress.track(pool.map(work, listed), total=total or len(listed), description=title)
+        try:
+            yield from progress.track(pool.map(work, listed), total=len(listed), description=title)
+        finally:
+            pool.shutdown(cancel_futures=True)  # after a Ctrl-C nobody waits for what has not begun
 
 
 def _print(route: Route, sent: list[_Sent], predictions: list[Prediction]) -> None:

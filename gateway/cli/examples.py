@@ -8,11 +8,23 @@ import typer
 from gateway.cli.client import AdminClient
 from gateway.cli.demo import MODEL, infer_body
 from gateway.cli.documents import read_manifest
+from gateway.cli.failures import CommandFailed
 from gateway.cli.options import DEFAULT_ADMIN_URL, DEFAULT_URL
+from gateway.cli.show import complain
+from gateway.cli.weights import percent
 from gateway.examples import digit_samples, digits_folder
 
 _ROUTE = {"model": MODEL, "split": {"1": 9000, "2": 1000}, "shadows": [{"version": "3", "sample": 10_000}]}
 _REQUEST_ID = "hello-1"
+
+
+def show_examples(data_url: str, admin_url: str) -> None:
+    """Install and print the examples; a failure is told on standard error, and the gateway serves on."""
+    try:
+        install_examples(admin_url)
+        print_examples(data_url, admin_url)
+    except CommandFailed as failure:
+        complain(f"the example models are not installed: {failure.message}", failure.advice)
 
 
 def install_examples(admin_url: str) -> None:
@@ -32,17 +44,23 @@ def print_examples(data_url: str, admin_url: str) -> None:
     """Print lines to copy: ask the gateway which digit a picture shows, then ask what it recorded.
 
     They go to standard error, so that standard output stays one JSON log line after another.
+
+    Raises:
+        CommandFailed: the admin API cannot be reached or has no route for the examples.
     """
-    typer.echo(_banner(data_url, admin_url), err=True)
+    with AdminClient(admin_url, actor="pointsman serve --examples") as client:
+        split = client.read("routes", MODEL).document["split"]
+    shares = ", ".join(f"version {version} {percent(points)} %" for version, points in split.items())
+    typer.echo(_banner(data_url, admin_url, shares), err=True)
 
 
-def _banner(data_url: str, admin_url: str) -> str:
+def _banner(data_url: str, admin_url: str, shares: str) -> str:
     sample = digit_samples()[0]
     cli = "pointsman" if admin_url == DEFAULT_ADMIN_URL else f"pointsman --admin-url {admin_url}"
     headers = f"-H 'x-request-id: {_REQUEST_ID}' -H 'x-routing-key: me'"
     demo = f"{cli} demo" if data_url == DEFAULT_URL else f"{cli} demo --url {data_url}"
     return f"""
-Pointsman serves the example model {MODEL!r}: 90 % version 1, 10 % version 2, and 3 as a shadow of both.
+Pointsman serves the example model {MODEL}: {shares}.
 
 Ask which digit this is (a {sample.label}); the headers say which version answered, and why:
 

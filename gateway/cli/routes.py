@@ -155,24 +155,23 @@ def _print_route(route: dict[str, Any], revision: int | None) -> None:
 
 def _print_explanation(model: str, explanation: dict[str, Any]) -> None:
     decision = explanation.get("decision")
-    steps = explanation.get("steps", [])
     show.grid(
-        f"rules of {model}, in order",
+        f"rules of {model} at revision {explanation['revision']}, in order",
         ("rule", "matched", "why"),
-        ((step["rule"], "yes" if step["matched"] else "no", step["why"]) for step in steps),
+        ((step["rule"], "yes" if step["matched"] else "no", step["why"]) for step in explanation["steps"]),
     )
-    chosen = decision["version"] if decision else None
-    scores = sorted(explanation.get("scores", {}).items(), key=lambda pair: (pair[1], pair[0]))
+    scores = sorted(explanation["scores"].items(), key=lambda pair: (pair[1], pair[0]))
+    decided = decision is not None and decision["reason"] == "split"
     show.grid(
-        "scores of the split, the smallest wins",
-        ("version", "score", ""),
-        ((version, f"{score:.6g}", "chosen" if version == chosen else " ") for version, score in scores),
+        "scores of the split, the smallest wins" if decided else "scores of the split, which did not come to decide",
+        ("version", "score"),
+        ((version, f"{score:.6g}") for version, score in scores),
         ("score",),
     )
-    if explanation.get("shadows"):
+    if explanation["shadows"]:
         show.say(f"copies to: {', '.join(explanation['shadows'])}")
     if decision is None:
         show.say("refused: the route does not let callers name a version")
     else:
         cohort = f" (cohort {decision['cohort']})" if decision.get("cohort") else ""
-        show.say(f"version {chosen}, reason {decision['reason']}, rule {decision['rule']}{cohort}")
+        show.say(f"version {decision['version']}, reason {decision['reason']}, rule {decision['rule']}{cohort}")

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from gateway import logs
+from gateway.cli.examples import show_examples
 from gateway.config import CONFIG_VARIABLE, load_settings
 from gateway.errors import SettingsError
 from gateway.supervisor import Supervisor
@@ -30,6 +31,7 @@ def register(app: typer.Typer) -> None:
 
 
 def serve(
+    *,
     config: Annotated[Path | None, typer.Option(help="Settings file (TOML).")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of journals, records, rules and sockets.")] = None,
     host: Annotated[str | None, typer.Option(help="Address of the data port.")] = None,
@@ -68,15 +70,8 @@ def serve(
         settings = load_settings(overrides)
         settings = settings.model_copy(update={"data_dir": settings.data_dir.expanduser().absolute()})
         logs.configure(settings.log_level, gateway=settings.gateway, worker="supervisor")
-        code = asyncio.run(Supervisor(settings, _show_examples if examples else None).run())
+        code = asyncio.run(Supervisor(settings, show_examples if examples else None).run())
     except SettingsError as error:
         typer.echo(f"pointsman: {error.message}", err=True)
         raise typer.Exit(2) from None
     sys.exit(code)
-
-
-def _show_examples(data_url: str, admin_url: str) -> None:
-    from gateway.cli.examples import install_examples, print_examples  # noqa: PLC0415
-
-    install_examples(admin_url)
-    print_examples(data_url, admin_url)

@@ -40,14 +40,22 @@ def say(line: str) -> None:
     typer.echo(plain(line))
 
 
+def heading(title: str) -> None:
+    """Print a line that stands above a part, with an empty one before it."""
+    typer.echo()
+    say(title)
+
+
 def grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[str] = ()) -> None:
-    """Print a table; `right` are the columns of numbers. An empty one is left out altogether."""
-    table = Table(title=Text(plain(title)) if title else None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    """Print a table under its title, if it has one; `right` are columns of numbers. An empty table is left out."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text("–" if value in (None, "") else plain(value)) for value in row))
     if table.row_count:
+        if title:
+            heading(title)
         console().print(table)
 
 
@@ -90,5 +98,8 @@ def report(outcome: Outcome, done: str, *, as_json: bool = False) -> None:
 def _name_laggards(outcome: Outcome, done: str) -> None:
     complain(f"{done}: made as revision {outcome.revision}, but not in force everywhere yet")
     for worker, why in sorted(outcome.laggards.items()):
-        typer.echo(f"  {plain(worker)}: {plain(why) or 'has not acknowledged it'}", err=True)
-    typer.echo("  Those workers go on with the rules they had. Mend the cause, or change the route back.", err=True)
+        typer.echo(f"  {plain(worker)}: {plain(why)}", err=True)
+    if outcome.laggards:
+        typer.echo("  Those workers go on with the rules they had. Mend the cause, or change the route back.", err=True)
+    else:
+        typer.echo("  No worker is alive to take it. Look at the gateway's log.", err=True)

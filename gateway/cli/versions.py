@@ -3,7 +3,7 @@
 Belongs here: these commands and how a version looks. Never here: whether a manifest is legal or complete.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +12,8 @@ import typer
 from gateway.cli import show
 from gateway.cli.documents import read_manifest
 from gateway.cli.failures import Misuse
-from gateway.cli.options import Actor, AdminUrl, AsJson, Comment, Model, Version, connect, example
+from gateway.cli.options import Actor, AdminUrl, AsJson, Comment, Model, Version, connect, example, model_name
+from gateway.cli.weights import percent, split_words
 
 commands = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Versions: immutable artifacts of a model.")
 
@@ -51,17 +52,33 @@ def register(
 
 
 @commands.command(
-    name="list", epilog=example("pointsman versions list digits", "pointsman versions list digits --json")
+    name="list",
+    epilog=example(
+        "pointsman versions list", "pointsman versions list digits", "pointsman versions list digits --json"
+    ),
 )
-def list_versions(context: typer.Context, *, model: Model, as_json: AsJson = False, admin_url: AdminUrl = None) -> None:
-    """List the versions of a model, and which of them the route names."""
+def list_versions(
+    context: typer.Context,
+    *,
+    model: Annotated[
+        str | None,
+        typer.Argument(help="The model's name; without it, every model.", metavar="MODEL", parser=model_name),
+    ] = None,
+    as_json: AsJson = False,
+    admin_url: AdminUrl = None,
+) -> None:
+    """List the versions of a model, what the route does with each, and figures; or every model.
+
+    Figures count since the control process began.
+    """
     with connect(context, admin_url) as client:
-        reading = client.read("models", model)
+        reading = client.read("models", model) if model else client.read("models")
     if as_json:
         typer.echo(reading.raw)
-        return
-    columns = ("version", "backend", "metrics", "owner", "data", "commit", "created", "metadata")
-    show.grid(f"versions of {model}", columns, (_row(version) for version in reading.document["versions"]))
+    elif model:
+        _print_versions(reading.document)
+    else:
+        _print_models(reading.document["models"])
 
 
 @commands.command(name="show", epilog=example("pointsman versions show digits 2"))
@@ -74,7 +91,7 @@ def show_version(
     if as_json:
         typer.echo(reading.raw)
     else:
-        show.facts(manifest_facts(reading.document))
+        show.facts([*manifest_facts(reading.document), ("revision", reading.revision)])
 
 
 def manifest_facts(version: Mapping[str, Any]) -> list[tuple[str, object]]:
@@ -97,7 +114,7 @@ def manifest_facts(version: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("owner", version.get("owner")),
         ("created", version.get("created")),
         ("tags", _pairs(version.get("tags", {}))),
-        ("incomplete", ", ".join(version.get("missing", []))),
+        ("incomplete: lacks", ", ".join(version.get("incomplete", []))),
     ]
 
 
@@ -109,18 +126,53 @@ def _checked(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     return manifest
 
 
-def _row(version: Mapping[str, Any]) -> tuple[object, ...]:
-    missing = version.get("missing", [])
+def _print_models(models: Sequence[Mapping[str, Any]]) -> None:
+    rows = (
+        (
+            entry["model"],
+            ", ".join(version["version"] for version in entry["versions"]),
+            split_words(entry["route"]["split"]) if entry["route"] else None,
+            entry["route"]["revision"] if entry["route"] else None,
+        )
+        for entry in models
+    )
+    show.grid("", ("model", "versions", "split", "revision"), rows, ("revision",))
+    if not models:
+        show.say("no models yet; register a version with: pointsman versions register PATH")
+
+
+def _print_versions(model: Mapping[str, Any]) -> None:
+    columns = ("version", "in the route", "requests", "p50 ms", "p99 ms", "runs", "metrics", "owner", "metadata")
+    rows = (_row(version, model["route"] or {}) for version in model["versions"])
+    show.grid(f"versions of {model['model']}", columns, rows, columns[2:5])
+    if not model["versions"]:
+        show.say("no versions yet; register one with: pointsman versions register PATH")
+
+
+def _row(version: Mapping[str, Any], route: Mapping[str, Any]) -> tuple[object, ...]:
+    missing, figures = version.get("incomplete", []), version.get("figures", {})
+    latency = figures.get("latency_ms", {})
     return (
         version["version"],
+        ", ".join(_roles(version["version"], route)),
+        sum(figures.get("requests", {}).values()),
+        latency.get("p50"),
+        latency.get("p99"),
         next((kind for kind in ("onnx", "http") if version["backend"].get(kind)), None),
-        _pairs(version.get("metrics", {})),
+        _first(version.get("metrics", {})),
         version.get("owner"),
-        version.get("data", {}).get("version"),
-        version.get("code", {}).get("git_commit", "")[:12],
-        version.get("created"),
         f"incomplete: {', '.join(missing)}" if missing else "complete",
     )
+
+
+def _roles(version: str, route: Mapping[str, Any]) -> Iterator[str]:
+    if version in route.get("split", {}):
+        yield f"{percent(route['split'][version])} %"
+    yield from (f"pin {pin['cohort']}" for pin in route.get("pins", []) if pin["version"] == version)
+    shadows = (shadow for shadow in route.get("shadows", []) if shadow["version"] == version)
+    yield from (f"shadow {percent(shadow['sample'])} %" for shadow in shadows)
+    if version in route.get("fallback", []):
+        yield "fallback"
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
@@ -128,3 +180,9 @@ def _pairs(values: Mapping[str, Any]) -> str:
         f"{name} {value:.6g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in sorted(values.items())
     )
+
+
+def _first(values: Mapping[str, Any]) -> str:
+    """Return the first of some values and how many more there are; a list has no room for all of them."""
+    more = f" (+{len(values) - 1})" if len(values) > 1 else ""
+    return _pairs(dict(sorted(values.items())[:1])) + more

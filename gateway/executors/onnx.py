@@ -3,17 +3,17 @@
 Belongs here: preparing a version, when and where it runs, and stopping it at its deadline. Never here: what ONNX
 Runtime says of a model (`onnx_session`), how long a run should take (`onnx_pace`), rules, records.
 
-Threads: every method belongs to one event loop. Only `_timed_run` leaves it, with everything it needs in its
-arguments: a session (which takes any number of runs at once), arrays that nobody else has, and its own run options,
-of which the loop sets `terminate` and nothing else.
+Threads: every method belongs to one event loop. What leaves it for a thread (`_timed_run`, and the reading of large
+bodies) has all it needs in its arguments: a session (which takes any number of runs at once), bytes or arrays that
+nobody changes, and run options of its own, of which the loop sets `terminate` and nothing else.
 """
 
 import asyncio
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic_ns
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnxruntime
@@ -26,7 +26,7 @@ from gateway.errors import ArtifactError, DeadlineExceeded, GatewayError, Invali
 from gateway.executors.onnx_pace import Pace
 from gateway.executors.onnx_session import DTYPES, FATAL, Loaded, load, words_of
 from gateway.logs import logger
-from gateway.messages import Readiness, Rendered, Result, Work
+from gateway.messages import Readiness, Rendered, Result, Tensors, Work
 from gateway.ports import InferProtocol
 
 BACKEND = "onnx"
@@ -34,7 +34,13 @@ _WARM_UP_RUNS = 5
 _WARM_UP_ENOUGH_NS = 50_000_000
 _WARM_UP_LIMIT_NS = 10_000_000_000
 
+_LARGE_BODY = 256 * 1024
+"""Bodies above this many bytes take milliseconds to read, too long for the event loop."""
+
 Feed = Mapping[str, NDArray[Any]]
+TimedRun = tuple[list[NDArray[Any]], int, int]
+"""Outputs, and when the run started and ended (monotonic ns)."""
+T = TypeVar("T")
 
 
 class OnnxExecutor:
@@ -88,7 +94,7 @@ class OnnxExecutor:
             raise VersionNotReady(f"version {self._manifest.version} does not run here: {self._why}", BACKEND)
         if monotonic_ns() >= work.deadline_ns:
             raise DeadlineExceeded("the time-out had passed before the model could run", BACKEND)
-        tensors = protocol.decode(work.body, loaded.signature)
+        tensors = await self._decode(work, protocol, loaded.signature)
         names = tensors.outputs or tuple(loaded.datatypes)
         elements = _elements(tensors.inputs)
         if self._pace.expected_ns(elements) < self._inline_below_ns:
@@ -108,19 +114,28 @@ class OnnxExecutor:
         self._loaded, self._why = None, "released"
         await asyncio.to_thread(last.clear)  # freeing a large model takes too long for the event loop
 
-    async def _run_in_thread(
-        self, session: Any, names: Sequence[str], feed: Feed, work: Work
-    ) -> tuple[list[NDArray[Any]], int, int]:
+    async def _decode(self, work: Work, protocol: InferProtocol, signature: Signature) -> Tensors:
+        """Return the tensors of a body; a large one is read in a thread, beside the event loop."""
+        if len(work.body) <= _LARGE_BODY:
+            return protocol.decode(work.body, signature)
+        return await self._in_thread(work, lambda: protocol.decode(work.body, signature))
+
+    async def _run_in_thread(self, session: Any, names: Sequence[str], feed: Feed, work: Work) -> TimedRun:
         options = onnxruntime.RunOptions()
         options.log_severity_level = FATAL
-        run = self._pools[work.lane].submit(_timed_run, session, names, feed, options)
         try:
-            async with asyncio.timeout((work.deadline_ns - monotonic_ns()) / 1e9):
-                return await asyncio.wrap_future(run)
-        except TimeoutError:
-            raise DeadlineExceeded("the model was stopped at the time-out of the request", BACKEND) from None
+            return await self._in_thread(work, lambda: _timed_run(session, names, feed, options))
         finally:
             options.terminate = True  # nothing waits for this run any more; one that has ended does not mind
+
+    async def _in_thread(self, work: Work, call: Callable[[], T]) -> T:
+        """Return what `call` returns in a thread of the lane, unless the deadline comes first."""
+        job = self._pools[work.lane].submit(call)
+        try:
+            async with asyncio.timeout((work.deadline_ns - monotonic_ns()) / 1e9):
+                return await asyncio.wrap_future(job)
+        except TimeoutError:
+            raise DeadlineExceeded("the request was stopped at its time-out", BACKEND) from None
 
     async def _warm_up(self, loaded: Loaded) -> None:
         """Run the model on made-up input to bring it up to speed and to learn how long a run takes.
@@ -150,8 +165,8 @@ class OnnxExecutor:
         return int(statistics.median(times))
 
 
-def _timed_run(session: Any, names: Sequence[str], feed: Feed, options: Any) -> tuple[list[NDArray[Any]], int, int]:
-    """Return the outputs in the order of `names`, and when the run started and ended (monotonic ns)."""
+def _timed_run(session: Any, names: Sequence[str], feed: Feed, options: Any) -> TimedRun:
+    """Run the model once; the outputs are in the order of `names`."""
     started = monotonic_ns()
     try:
         arrays = session.run(names, feed, options)

@@ -4,7 +4,7 @@ Belongs here: what the protocol says about one request and one answer, and the g
 Never here: choosing versions, calling executors, sockets.
 
 This is the door of the protocol's room; behind it are the paths (`oip_v2_paths`), the form of bodies
-(`oip_v2_bodies`), tensors (`oip_v2_tensors`) and datatypes (`oip_v2_kinds`).
+(`oip_v2_bodies`), tensors (`oip_v2_tensors`, large ones `oip_v2_bulk`) and datatypes (`oip_v2_kinds`).
 
 Specification: Open Inference Protocol, REST API, https://github.com/kserve/open-inference-protocol
 """

@@ -5,10 +5,10 @@ Belongs here: the JSON around the tensors. Never here: tensors against a signatu
 
 import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from gateway.errors import MalformedBody
 from gateway.protocols.oip_v2_tensors import InputTensor
@@ -19,8 +19,8 @@ T = TypeVar("T")
 class OutputParameters(Struct):
     """The parameters of a requested output that change what it is; `binary_data` does not: JSON answers it too."""
 
-    classification: Any = UNSET
-    shared_memory_region: Any = UNSET
+    classification: Raw | UnsetType = UNSET
+    shared_memory_region: Raw | UnsetType = UNSET
 
 
 class RequestedOutput(Struct):

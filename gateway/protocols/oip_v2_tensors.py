@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 
 from gateway.catalog import Signature, TensorSpec
 from gateway.errors import InvalidInput, UnsupportedEncoding
+from gateway.protocols.oip_v2_bulk import read_bulk
 from gateway.protocols.oip_v2_kinds import KINDS, Kind, shown
 
 _SHOWN_DIMENSIONS = 16
+_BULK_BYTES = 2**20
 _LARGEST_EMPTY = 2**20
 """An empty tensor needs no data, so its other dimensions are bounded here: a model may allocate from them."""
 _PLACE = re.compile(r" - at `\$(?P<place>[^`]*)`$")
@@ -33,8 +35,8 @@ _SEND_JSON = "send the tensor as JSON in `data` (in tritonclient and KServe: bin
 class InputParameters(Struct):
     """The parameters of an input that change where its data is. Others are extensions and mean nothing here."""
 
-    binary_data_size: Any = UNSET
-    shared_memory_region: Any = UNSET
+    binary_data_size: Raw | UnsetType = UNSET
+    shared_memory_region: Raw | UnsetType = UNSET
 
 
 class InputTensor(Struct):
@@ -127,6 +129,10 @@ def _read_data(tensor: InputTensor, spec: TensorSpec, index: int) -> NDArray[Any
     data, shape, kind = tensor.data, tensor.shape, KINDS[spec.datatype]
     if data is UNSET:
         raise InvalidInput(f"inputs[{index}].data: required field is missing; {_SEND_JSON}")
+    if kind.family != "string" and memoryview(data).nbytes > _BULK_BYTES:
+        flat = read_bulk(bytes(data), kind, _decoder(spec.datatype, 1).decode, shape, f"inputs[{index}].data")
+        _check_count(flat.size, shape, index)
+        return flat.reshape(shape)
     try:
         values, depth = _decode(data, spec.datatype, len(shape))
         array = np.array(values, kind.dtype)
@@ -169,10 +175,12 @@ def _decoder(datatype: str, depth: int) -> msgspec.json.Decoder[list[Any]]:
 
 def _explain(data: Raw, kind: Kind, shape: Sequence[int], path: str) -> InvalidInput:
     """Return the error that names the first element that does not fit; slow, for refused requests only."""
+    if memoryview(data).nbytes > _BULK_BYTES:
+        return InvalidInput(
+            f"{path}: expected an array of elements that are {kind.words}, flat or of shape {_dims(shape)}"
+        )
     try:
         value = msgspec.json.decode(data)
-    except UnicodeDecodeError:
-        return InvalidInput(f"{path}: a string is not valid UTF-8")
     except msgspec.ValidationError as error:  # the one thing wrong with any JSON value: a number that Python has not
         place = _PLACE.search(str(error))
         return InvalidInput(f"{path}{place['place'] if place else ''}: expected {kind.words}, got a huge number")

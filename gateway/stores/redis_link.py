@@ -3,8 +3,9 @@
 Belongs here: URLs, pools, time-outs, translation of errors. Never here: keys, documents, or what a command means.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -16,20 +17,19 @@ from redis.exceptions import (
     NoPermissionError,
     RedisError,
     ResponseError,
-    TimeoutError,
 )
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from gateway.errors import RulesUnavailable, SettingsError
 
 TIMEOUT_SECONDS = 1.0
-_POOL_WAIT_SECONDS = 3.0
 
 
 class RedisLink:
     """A pool of connections to one server. Nothing is opened before the first command."""
 
     def __init__(self, url: str, connections: int, timeout_s: float = TIMEOUT_SECONDS) -> None:
-        """`url` is redis://, rediss:// or unix://; `timeout_s` bounds connecting, and each reading and writing.
+        """`url` is redis://, rediss:// or unix://; `timeout_s` bounds one small call, connecting included.
 
         Raises:
             SettingsError: the URL cannot be used. The message does not repeat it, as it may hold a password.
@@ -39,10 +39,12 @@ class RedisLink:
             pool = BlockingConnectionPool.from_url(
                 url,
                 max_connections=connections,
-                timeout=_POOL_WAIT_SECONDS,  # a full pool makes callers wait; the plain one raises
+                timeout=None,  # a full pool makes callers wait, within their time-out; the plain one raises
                 protocol=2,  # redis-py's RESP3 breaks its own recovery of connections that the server has closed
                 retry=Retry(NoBackoff(), 0),  # its default retries stall for seconds; who calls knows when to try again
-                socket_timeout=timeout_s,
+                # `calling` bounds the whole call. With a time-out of its own, redis-py sends through asyncio.wait_for,
+                # which on Python 3.11 can swallow a cancellation, and then a worker that is to stop goes on polling.
+                socket_timeout=None,
                 socket_connect_timeout=timeout_s,
                 decode_responses=False,
             )
@@ -57,11 +59,16 @@ class RedisLink:
         # Its own types are unions over both protocols, decoded and not; our parsers of replies say what really comes.
         self.client: Any = Redis.from_pool(pool)
 
-    @contextmanager
-    def translated(self) -> Iterator[None]:
-        """Turn whatever the library raises into `RulesUnavailable`, without secrets and without its traceback."""
+    @asynccontextmanager
+    async def calling(self, patience: float = 1.0) -> AsyncIterator[Any]:
+        """Give the client for one command or pipeline, bounded by `patience` times the time-out.
+
+        Raises:
+            RulesUnavailable: for whatever the library raises, without secrets and without its traceback.
+        """
         try:
-            yield
+            async with asyncio.timeout(self._timeout_s * patience):
+                yield self.client
         except (RedisError, OSError) as error:
             raise RulesUnavailable(
                 f"the rules store at {self.where} {self._complaint(error)}; the rules in force stay in force, and "
@@ -72,7 +79,7 @@ class RedisLink:
         while error.args and isinstance(error.args[0], Exception):
             error = error.args[0]  # what went wrong while connecting comes wrapped in a ConnectionError
         match error:
-            case TimeoutError():
+            case TimeoutError() | RedisTimeoutError():
                 return f"does not answer within {self._timeout_s:g} s"
             case BusyLoadingError():
                 return "is still loading its data"

@@ -46,9 +46,13 @@ _ACKS: Final = "{pm}:acks"
 _NOTICE: Final = "{pm}:notice"
 _REMEMBER_SECONDS = 86_400
 _FORGET_WORKER_MS = 600_000
-_PAGE = 1000  # documents or history entries in one reply: well below a millisecond of the server's time
+# How much is asked for in one reply: well below a millisecond of the server's time for ordinary documents, and
+# bounded for cohorts, which may have megabytes each.
+_PAGES: Final[Mapping[Kind, int]] = {"route": 1000, "cohort": 20, "version": 1000}
+_HISTORY_PAGE = 100
 _LOAD_ATTEMPTS = 5
 _CONNECTIONS = 16
+_BULK = 5.0  # times the time-out of a small call
 
 
 def _script(name: str) -> str:
@@ -94,8 +98,8 @@ class RedisRules:
 
     async def head(self) -> Head | None:
         """Return the present head, or None when the store has none."""
-        with self._head_link.translated():
-            epoch, revision = await self._head_link.client.hmget(_HEAD, ["epoch", "revision"])
+        async with self._head_link.calling() as client:
+            epoch, revision = await client.hmget(_HEAD, ["epoch", "revision"])
         return _head(epoch, revision)
 
     async def load(self) -> RulesState:
@@ -125,9 +129,9 @@ class RedisRules:
         """Return the revisions after+1 … upto in order, or None when the store no longer has all of them."""
         found: list[Revision] = []
         while after < upto:
-            last = min(after + _PAGE, upto)
-            with self._link.translated():
-                entries = await self._link.client.xrange(_CHANGES, f"{after + 1}-0", f"{last}-0")
+            last = min(after + _HISTORY_PAGE, upto)
+            async with self._link.calling(_BULK) as client:
+                entries = await client.xrange(_CHANGES, f"{after + 1}-0", f"{last}-0")
             try:
                 page = [_revision(identity, fields) for identity, fields in entries]
             except (KeyError, ValueError, msgspec.DecodeError):
@@ -146,8 +150,8 @@ class RedisRules:
 
     async def withdraw(self, worker: str) -> None:
         """Take a worker off the list."""
-        with self._link.translated():
-            await self._link.client.hdel(_ACKS, worker)
+        async with self._link.calling() as client:
+            await client.hdel(_ACKS, worker)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -167,8 +171,8 @@ class RedisRules:
 
     async def read(self, kind: Kind, name: str) -> StoredDocument | None:
         """Return one document, or None."""
-        with self._link.translated():
-            value = await self._link.client.hget(_HASHES[kind], name)
+        async with self._link.calling() as client:
+            value = await client.hget(_HASHES[kind], name)
         return _stored(value) if value is not None else None
 
     async def read_all(self, kind: Kind, prefix: str = "") -> Mapping[str, StoredDocument]:
@@ -178,8 +182,8 @@ class RedisRules:
     async def _scan(self, kind: Kind, prefix: str) -> AsyncIterator[tuple[str, StoredDocument]]:
         cursor, pattern = 0, f"{prefix}*" if prefix else None
         while True:
-            with self._link.translated():
-                cursor, page = await self._link.client.hscan(_HASHES[kind], cursor, pattern, _PAGE)
+            async with self._link.calling(_BULK) as client:
+                cursor, page = await client.hscan(_HASHES[kind], cursor, pattern, _PAGES[kind])
             for name, value in page.items():
                 yield text(name), _stored(value)
             if not cursor:
@@ -187,8 +191,8 @@ class RedisRules:
 
     async def applied(self, operation_id: str) -> int | None:
         """Return the revision that an operation made within the last day, or None."""
-        with self._link.translated():
-            value = await self._link.client.get(_OPERATION + operation_id)
+        async with self._link.calling() as client:
+            value = await client.get(_OPERATION + operation_id)
         return int(value) if value is not None else None
 
     async def apply(self, change: ChangeSet) -> int:
@@ -213,11 +217,10 @@ class RedisRules:
 
     async def acknowledgements(self) -> Sequence[Acknowledgement]:
         """Return what every worker said last, by the server's clock."""
-        with self._link.translated():
-            async with self._link.client.pipeline(transaction=True) as pipeline:
-                pipeline.time()
-                pipeline.hgetall(_ACKS)
-                (seconds, microseconds), said = await pipeline.execute()
+        async with self._link.calling() as client, client.pipeline(transaction=True) as pipeline:
+            pipeline.time()
+            pipeline.hgetall(_ACKS)
+            (seconds, microseconds), said = await pipeline.execute()
         now = seconds * 1000 + microseconds // 1000
         read = (_acknowledgement(text(worker), value, now) for worker, value in sorted(said.items()))
         return [acknowledgement for acknowledgement in read if acknowledgement is not None]
@@ -232,8 +235,8 @@ class RedisRules:
 
     async def _run(self, script: str, keys: Sequence[str], *arguments: str | bytes | int) -> Any:
         # The script goes along each time: it is small, and no cache of scripts can have lost it after a restart.
-        with self._link.translated():
-            return await self._link.client.eval(script, len(keys), *keys, *arguments)
+        async with self._link.calling() as client:
+            return await client.eval(script, len(keys), *keys, *arguments)
 
     def _headless(self) -> RulesUnavailable:
         return RulesUnavailable(

@@ -4,7 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 Behaviour = Callable[["Backend", asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -49,6 +49,7 @@ class Backend:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # closed transports let go of their sockets in the next turn of the loop
 
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -66,6 +67,8 @@ class Backend:
         finally:
             self.connections -= 1
             writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
 
 
 def reply(status: str, body: bytes, content_type: str = "application/json") -> bytes:
@@ -81,13 +84,14 @@ async def answers(_: Backend, __: asyncio.StreamReader, writer: asyncio.StreamWr
     writer.write(reply("200 OK", ANSWER))
 
 
-async def hangs(_: Backend, __: asyncio.StreamReader, ___: asyncio.StreamWriter) -> None:
-    await asyncio.Event().wait()
+async def hangs(_: Backend, reader: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
+    """Answer nothing until the caller gives up."""
+    await reader.read()
 
 
 async def holds(backend: Backend, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Answer when `release` is set."""
-    while not backend.release.is_set():
+    while not backend.release.is_set():  # noqa: ASYNC110 - it is set from another thread
         await asyncio.sleep(0.01)
     writer.write(reply("200 OK", ANSWER))
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gateway.errors import AuditUnavailable
@@ -248,8 +249,7 @@ def test_a_record_that_cannot_be_encoded_is_refused_and_the_next_one_is_taken(
     tmp_path: Path, open_journal: OPEN
 ) -> None:
     journal = open_journal()
-    impossible = _record(1)
-    object.__setattr__(impossible, "oip_id", object())
+    impossible = msgspec.structs.replace(_record(1), oip_id=object())
     with pytest.raises(AuditUnavailable):
         journal.append(impossible)
     assert not journal.failed

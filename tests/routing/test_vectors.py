@@ -25,7 +25,7 @@ from routing import (
     shadows_for,
     unit_digest,
 )
-from routing.hashing import scores, smallest
+from routing.hashing import score, scores, smallest
 
 CASES = Path(__file__).parent / "cases"
 
@@ -67,6 +67,13 @@ def test_a_split_scores_and_chooses_as_the_vector_says(case: dict[str, Any]) -> 
     expected = {version: float(vector["score"]) for version, vector in case["versions"].items()}
     assert scored == pytest.approx(expected, rel=1e-12)
     assert smallest(scored.items()) == case["chosen"]
+
+
+@pytest.mark.parametrize("case", cases_of("hash.json", "scores"))
+def test_a_hash_has_the_score_of_the_vector(case: dict[str, Any]) -> None:
+    h = int(case["h"], 16)
+    assert -math.log((h + 0.5) / 2**64) / case["weight"] == pytest.approx(float(case["score"]), rel=1e-12)
+    assert score(h, case["weight"]) == pytest.approx(float(case["score"]), rel=1e-12)
 
 
 @pytest.mark.parametrize("case", cases_of("hash.json", "ties"))

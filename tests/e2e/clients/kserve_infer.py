@@ -26,7 +26,6 @@ async def main() -> None:
                 "ready": await client.is_server_ready(url),
                 "model_ready": await client.is_model_ready(url, "digits"),
                 "id": found.id,
-                "version": found.model_version,
                 "header": headers["x-model-version"],
                 "label": int(found.outputs[0].as_numpy()[0]),
             }

@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from gateway.cli.client import AdminClient, check_url, is_loopback
+from gateway.cli.address import check_url, is_loopback
+from gateway.cli.client import AdminClient
 from gateway.cli.failures import Misuse, Refusal, Unreachable
 
 CUT = b""

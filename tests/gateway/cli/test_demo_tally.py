@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.cli.demo import infer_body, label_of
@@ -34,6 +34,7 @@ def test_a_row_has_dashes_when_nothing_is_known() -> None:
     assert share(0, 0) == "–"
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=300), st.floats(0.01, 1))
 def test_a_percentile_is_a_value_with_enough_values_at_or_below_it(values: list[float], fraction: float) -> None:
     found = nearest_rank(values, fraction)

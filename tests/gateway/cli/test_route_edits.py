@@ -1,7 +1,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.cli.edits import with_pin, with_shadow, without_pin, without_shadow
@@ -14,6 +14,7 @@ def _others(pins: list[dict[str, Any]], cohort: str) -> list[dict[str, Any]]:
     return [pin for pin in pins if pin["cohort"] != cohort]
 
 
+@settings(deadline=None)
 @given(PINS, NAMES, st.booleans())
 def test_the_other_pins_keep_their_order_when_one_is_set(pins: list[dict[str, Any]], cohort: str, first: bool) -> None:
     new = {"cohort": cohort, "version": "9"}
@@ -30,6 +31,7 @@ def test_a_pin_takes_the_place_of_its_cohorts_first_pin_or_the_end(cohort: str, 
     assert with_pin(pins, {"cohort": cohort, "version": "2"}, first=False)[place]["version"] == "2"
 
 
+@settings(deadline=None)
 @given(PINS, NAMES)
 def test_unpinning_takes_every_pin_of_the_cohort_and_no_other(pins: list[dict[str, Any]], cohort: str) -> None:
     assert without_pin(pins, cohort) == _others(pins, cohort)

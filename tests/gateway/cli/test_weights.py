@@ -1,7 +1,7 @@
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.cli.failures import Misuse
@@ -19,6 +19,7 @@ def splits(draw: st.DrawFn) -> dict[str, int]:
     return {version: after - before for version, before, after in zip(versions, edges, edges[1:], strict=False)}
 
 
+@settings(deadline=None)
 @given(splits())
 def test_any_legal_split_comes_back_when_it_is_written_and_parsed(split: dict[str, int]) -> None:
     parsed = parse_split(split_words(split).split(" "))
@@ -26,12 +27,14 @@ def test_any_legal_split_comes_back_when_it_is_written_and_parsed(split: dict[st
     assert list(parsed) == list(split)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000))
 def test_percent_is_exact_when_compared_in_decimal_arithmetic(points: int) -> None:
     assert Decimal(percent(points)) * 100 == points
     assert parse_share(f"2={percent(points)}") == ("2", points)
 
 
+@settings(deadline=None)
 @given(splits(), st.integers(0, 10_000))
 def test_a_split_is_refused_when_it_does_not_sum_to_100(split: dict[str, int], other: int) -> None:
     version, points = next(iter(split.items()))
@@ -41,6 +44,7 @@ def test_a_split_is_refused_when_it_does_not_sum_to_100(split: dict[str, int], o
         parse_split(split_words(split | {version: other}).split(" "))
 
 
+@settings(deadline=None)
 @given(st.text(max_size=12))
 def test_a_percentage_is_refused_or_exact_when_it_is_any_text(text: str) -> None:
     try:

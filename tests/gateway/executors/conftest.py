@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
@@ -61,10 +62,13 @@ def make_model() -> Callable[..., onnx.ModelProto]:
 
 
 @pytest.fixture
-def loop_model() -> Callable[[int], onnx.ModelProto]:
-    """Make a model that multiplies a square matrix `x` with itself `n` times (`y`): it takes as long as it is told."""
+def loop_model() -> Callable[..., onnx.ModelProto]:
+    """Make a model that multiplies a square matrix `x` with itself `n` times (`y`): it takes as long as it is told.
 
-    def make(side: int) -> onnx.ModelProto:
+    With `rounds`, the number of times is the model's own and no input.
+    """
+
+    def make(side: int, rounds: int | None = None) -> onnx.ModelProto:
         square = [side, side]
         body = helper.make_graph(
             [
@@ -77,9 +81,9 @@ def loop_model() -> Callable[[int], onnx.ModelProto]:
             _values({"go_out": ("BOOL", []), "x_out": ("FP32", square)}),
         )
         loop = helper.make_node("Loop", ["n", "", "x"], ["y"], body=body)
-        graph = helper.make_graph(
-            [loop], "g", _values({"x": ("FP32", square), "n": ("INT64", [])}), _values({"y": ("FP32", square)})
-        )
+        inputs: Tensors = {"x": ("FP32", square)} if rounds is not None else {"x": ("FP32", square), "n": ("INT64", [])}
+        stored = [numpy_helper.from_array(np.array(rounds), "n")] if rounds is not None else []
+        graph = helper.make_graph([loop], "g", _values(inputs), _values({"y": ("FP32", square)}), stored)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
     return make

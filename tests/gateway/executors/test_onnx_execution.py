@@ -155,7 +155,11 @@ def test_values_that_the_model_refuses_are_the_callers_mistake(
 
 @pytest.mark.parametrize("settings", [INLINE, THREADED], ids=["inline", "threaded"])
 def test_a_model_that_cannot_run_its_own_graph_has_failed(
-    settings: OnnxSettings, make_model: MakeModel, save_version: SaveVersion, pools: Pools
+    settings: OnnxSettings,
+    make_model: MakeModel,
+    save_version: SaveVersion,
+    pools: Pools,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     model = make_model(
         [helper.make_node("Reshape", ["x", "shape"], ["y"])],
@@ -170,6 +174,7 @@ def test_a_model_that_cannot_run_its_own_graph_has_failed(
         "the model failed on this input: Reshape: The input tensor cannot be reshaped to the requested shape. "
         "Input shape:{5}, requested shape:{7,3}"
     )
+    assert capfd.readouterr().err == ""  # ONNX Runtime writes to the process's standard error unless it is told not to
 
 
 def test_a_version_that_is_not_prepared_or_is_released_does_not_run(
@@ -319,6 +324,31 @@ def test_releasing_lets_a_run_end_and_then_frees_the_session(
     session = asyncio.run(main())
     pools["primary"].submit(gc.collect).result()
     assert session() is None
+
+
+def test_a_large_body_is_read_beside_the_event_loop(
+    make_model: MakeModel, save_version: SaveVersion, pools: Pools
+) -> None:
+    rows = 60_000
+    large = work(tensor("x", "FP32", [rows, 2], [0.5, 1.5] * rows))
+    assert len(large.body) > 256 * 1024
+
+    async def main() -> None:
+        executor = OnnxExecutor(save_version(identity(make_model, "FP32")), INLINE, pools)
+        await executor.prepare()
+        gate = threading.Event()
+        pools["primary"].submit(gate.wait)  # the pool's one thread is busy
+        waiting = asyncio.create_task(executor.execute(large, PROTOCOL), name="waiting")
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert not waiting.done()  # it needs the thread
+        gate.set()
+        assert outputs_of(await waiting)["y"]["data"] == [0.5, 1.5] * rows
+        with pytest.raises(InvalidInput, match=r"inputs\[0\]\.shape"):
+            await executor.execute(work(tensor("x", "FP32", [rows * 2, 1], [0.5, 1.5] * rows)), PROTOCOL)
+        await executor.release()
+
+    asyncio.run(main())
 
 
 def test_a_fast_model_runs_on_the_event_loop_and_a_slow_one_in_a_thread(

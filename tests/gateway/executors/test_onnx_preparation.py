@@ -13,6 +13,7 @@ import onnx
 import pytest
 from onnx import helper
 
+import gateway.executors.onnx
 from gateway.catalog import Backend, Manifest, TensorSpec
 from gateway.config import OnnxSettings
 from gateway.errors import ArtifactError, ArtifactInvalid, ArtifactMissing, DigestMismatch
@@ -183,6 +184,13 @@ def test_a_model_that_fails_on_made_up_input_is_accepted(
         {"shape": np.array([7, 3])},
     )
     assert readiness(save_version(model), pools).ready
+
+
+def test_a_model_that_does_not_come_to_an_end_on_made_up_input_is_accepted_after_a_while(
+    loop_model: MakeModel, save_version: SaveVersion, pools: Pools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway.executors.onnx, "_WARM_UP_LIMIT_NS", 50_000_000)
+    assert readiness(save_version(loop_model(64, rounds=3_000_000)), pools).ready
 
 
 @pytest.mark.parametrize(

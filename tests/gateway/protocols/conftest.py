@@ -70,19 +70,21 @@ class KeptRecords(list[Record]):
     failed = False
 
 
-def _digits(version: str) -> Manifest:
+def _digits(version: str, spoiled: str) -> Manifest:
     folder = digits_folder() / version
     manifest = parse_manifest((folder / "manifest.json").read_bytes())
     assert manifest.backend.onnx is not None
     placed = msgspec.structs.replace(manifest.backend.onnx, path=str(folder / "model.onnx"))
+    if version == spoiled:
+        placed = msgspec.structs.replace(placed, sha256="0" * 64)
     return msgspec.structs.replace(manifest, backend=msgspec.structs.replace(manifest.backend, onnx=placed))
 
 
-def _documents() -> dict[tuple[Kind, str], StoredDocument]:
+def _documents(spoiled: str) -> dict[tuple[Kind, str], StoredDocument]:
     return {
         ("cohort", "beta"): StoredDocument(1, encode_document(parse_cohort(COHORT))),
-        ("version", "digits/1"): StoredDocument(2, encode_manifest(_digits("1"))),
-        ("version", "digits/2"): StoredDocument(3, encode_manifest(_digits("2"))),
+        ("version", "digits/1"): StoredDocument(2, encode_manifest(_digits("1", spoiled))),
+        ("version", "digits/2"): StoredDocument(3, encode_manifest(_digits("2", spoiled))),
         ("route", "digits"): StoredDocument(4, encode_document(parse_route(ROUTE))),
     }
 
@@ -92,13 +94,16 @@ OpenFace = Callable[..., AbstractAsyncContextManager[tuple[OipV2Face, KeptRecord
 
 @pytest.fixture
 def open_face(tmp_path: Path) -> OpenFace:
-    """Open a face and give it with the records it leaves; `rules=False` leaves it without any rules."""
+    """Open a face and give it with the records it leaves.
+
+    `rules=False` leaves it without any rules; `spoiled` names a version whose artifact is not the registered one.
+    """
 
     @asynccontextmanager
-    async def opened(rules: bool = True) -> AsyncIterator[tuple[OipV2Face, KeptRecords]]:
+    async def opened(rules: bool = True, spoiled: str = "") -> AsyncIterator[tuple[OipV2Face, KeptRecords]]:
         pools = {lane: ThreadPoolExecutor(1) for lane in ("primary", "shadow")}
         board, records = Board(tmp_path / "board"), KeptRecords()
-        source = FixedRules(_documents() if rules else {})
+        source = FixedRules(_documents(spoiled) if rules else {})
         in_force = Rules(
             source,
             lambda manifest: OnnxExecutor(manifest, OnnxSettings(), pools),

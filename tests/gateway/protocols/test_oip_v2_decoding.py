@@ -217,6 +217,12 @@ def test_a_ragged_array_of_strings_is_refused_even_if_the_number_of_rows_is_righ
     assert refusal(body(ragged), spec) == "inputs[0].data[0]: expected an array of 1, got 2 elements"
 
 
+def test_nested_arrays_that_end_before_the_last_dimension_are_refused() -> None:
+    spec = signature(TensorSpec("x", "FP32", (-1, -1, -1)))
+    shallow = {"name": "x", "shape": [2, 0, 4], "datatype": "FP32", "data": [[], []]}
+    assert refusal(body(shallow), spec) == "inputs[0].data: does not fit shape [2,0,4]"
+
+
 def test_an_empty_tensor_of_an_absurd_shape_is_refused() -> None:
     spec = signature(TensorSpec("x", "FP32", (-1, -1, -1)))
     for shape in ([0, 2**40, 1], [0, 10**30, 10**30]):

@@ -211,6 +211,17 @@ def test_model_metadata_is_that_of_the_real_model(path: str, open_face: Any) -> 
     on_face(open_face, check)
 
 
+def test_a_version_that_cannot_be_prepared_says_why_wherever_it_is_asked_for(open_face: Any) -> None:
+    async def check(face: OipV2Face, _: list[Any]) -> None:
+        for method, path in (("GET", ""), ("GET", "/ready"), ("POST", "/infer")):
+            reply = await face.handle(request(method, f"/v2/models/digits/versions/2{path}", BODY))
+            assert reply.status == 503
+            assert "0" * 64 in json.loads(reply.body)["error"]
+        assert (await face.handle(request("GET", "/v2/models/digits/versions/1"))).status == 200
+
+    on_face(open_face, check, spoiled="2")
+
+
 @pytest.mark.parametrize("path", ["/v2/models/digits/ready", "/v2/models/digits/versions/2/ready"])
 def test_a_model_that_can_serve_says_so(path: str, open_face: Any) -> None:
     async def check(face: OipV2Face, _: list[Any]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from gateway.errors import RulesUnavailable, SettingsError
 from gateway.ports import Acknowledgement, ChangeSet, Head, Write
 from gateway.stores.rules_redis import RedisRules
-from tests.conftest import RunningValkey
+from tests.conftest import RunningValkey, until
 
 StartValkey = Callable[[], RunningValkey]
 
@@ -103,8 +103,7 @@ def test_every_acknowledged_change_survives_when_the_server_is_killed(start_valk
                     return
 
         changing = asyncio.create_task(keep_changing())
-        while len(acknowledged) < 50:
-            await asyncio.sleep(0.001)
+        await until(lambda: len(acknowledged) >= 50)
         server.kill()
         await changing
         server.start()

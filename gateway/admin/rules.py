@@ -1,0 +1,186 @@
+"""Models, versions, routes and cohorts over HTTP.
+
+Belongs here: one handler per call of the admin API's table. Never here: a rule; every yes and no is the control
+plane's.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.admin.answers import answer, extended, missing_of
+from gateway.admin.figures import Figures, read_figures
+from gateway.admin.requests import body_of, etag, expected_revision, origin_of
+from gateway.book import Book
+from gateway.catalog import parse_manifest
+from gateway.controlplane import ControlPlane, ModelEntry, Published
+from gateway.errors import DocumentNotFound, InvalidDocument, InvalidInput
+from gateway.ports import StoredDocument
+from routing import DocumentError
+from routing.codec import parse_as
+from routing.types import HeaderName, VersionName
+
+
+class ExplainQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """About which request `explain` is asked: what its caller sent, and its record id if it had no routing key."""
+
+    key: str | None = None
+    headers: Mapping[HeaderName, str] = {}
+    version: VersionName | None = None
+    record_id: str | None = None
+
+
+class Rules:
+    """The handlers; each is a Starlette endpoint for one method of one path."""
+
+    def __init__(self, control: ControlPlane, book: Book) -> None:
+        self._control = control
+        self._book = book
+
+    # ── models and versions ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def models(self, _: Request) -> Response:
+        """List every model: its versions, its route, and figures since this control process began."""
+        entries, figures = await self._control.models(), await self._figures()
+        return answer({"models": [_brief(entry, figures) for entry in entries]})
+
+    async def model(self, request: Request) -> Response:
+        """Show one model with the manifests of its versions, its route, and figures."""
+        model = request.path_params["model"]
+        versions = await self._control.versions(model)
+        try:
+            route: StoredDocument | None = await self._control.route(model)
+        except DocumentNotFound:
+            if not versions:
+                raise
+            route = None
+        figures = await self._figures()
+        return answer(
+            {
+                "model": model,
+                "route": _with_revision(route) if route is not None else None,
+                "versions": [
+                    _manifest(stored, figures.get((model, version), {})) for version, stored in versions.items()
+                ],
+            }
+        )
+
+    async def version(self, request: Request) -> Response:
+        """Show one version's manifest; `incomplete` names what is missing of its metadata contract."""
+        stored = await self._control.version(request.path_params["model"], request.path_params["version"])
+        return answer(_manifest(stored), headers={"etag": etag(stored.revision)})
+
+    async def register(self, request: Request) -> Response:
+        """Register a version; `?allow_incomplete=true` takes one without its metadata contract."""
+        model = request.path_params["model"]
+        allow_incomplete = _truth(request, "allow_incomplete")
+        origin, document = origin_of(request), await body_of(request)
+        published = await self._control.register(model, document, allow_incomplete, origin)
+        place = f"/admin/v1/models/{quote(model, safe='')}/versions/{quote(parse_manifest(document).version, safe='')}"
+        return _outcome(published, new=True, headers={"location": place})
+
+    # ── routes ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def route(self, request: Request) -> Response:
+        """Show the route of a model; its revision is the ETag."""
+        return _document(await self._control.route(request.path_params["model"]))
+
+    async def put_route(self, request: Request) -> Response:
+        """Make or change the route of a model."""
+        model = request.path_params["model"]
+        expect = await expected_revision(request, lambda: self._control.route(model))
+        origin = origin_of(request)
+        published = await self._control.put_route(model, await body_of(request), expect, origin)
+        return _outcome(published, new=not expect)
+
+    async def explain(self, request: Request) -> Response:
+        """Say which version would serve a request, and rule by rule why."""
+        model = request.path_params["model"]
+        try:
+            question = parse_as(await body_of(request) or b"{}", ExplainQuestion)
+        except DocumentError as error:
+            raise InvalidDocument(error.path, error.message) from None
+        revision, explanation = await self._control.explain(
+            model, question.key, question.headers, question.version, question.record_id
+        )
+        return answer({"model": model, "revision": revision, **msgspec.to_builtins(explanation)})
+
+    # ── cohorts ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def cohorts(self, _: Request) -> Response:
+        """List every cohort."""
+        found = await self._control.cohorts()
+        return answer({"cohorts": [_with_revision(stored) for stored in found.values()]})
+
+    async def cohort(self, request: Request) -> Response:
+        """Show a cohort; its revision is the ETag."""
+        return _document(await self._control.cohort(request.path_params["name"]))
+
+    async def put_cohort(self, request: Request) -> Response:
+        """Make or change a cohort."""
+        name = request.path_params["name"]
+        expect = await expected_revision(request, lambda: self._control.cohort(name))
+        origin = origin_of(request)
+        published = await self._control.put_cohort(name, await body_of(request), expect, origin)
+        return _outcome(published, new=not expect)
+
+    async def delete_cohort(self, request: Request) -> Response:
+        """Delete a cohort that no route pins."""
+        name = request.path_params["name"]
+        expect = await expected_revision(request, lambda: self._control.cohort(name))
+        return _outcome(await self._control.delete_cohort(name, expect, origin_of(request)), new=False, tagged=False)
+
+    async def _figures(self) -> Figures:
+        return read_figures((await asyncio.to_thread(self._book.render)).decode())
+
+
+def _truth(request: Request, name: str) -> bool:
+    value = request.query_params.get(name, "false")
+    if value not in ("true", "false"):
+        raise InvalidInput(f"{name}: expected true or false")
+    return value == "true"
+
+
+def _document(stored: StoredDocument) -> Response:
+    return answer(orjson.Fragment(stored.json), headers={"etag": etag(stored.revision)})
+
+
+def _outcome(
+    published: Published, *, new: bool, tagged: bool = True, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return what came of a change: 202 while a live worker does not have it, 201 for a new document, else 200."""
+    tags = {"etag": etag(published.revision)} if tagged else {}
+    status = 202 if not published.in_force else 201 if new and published.changed else 200
+    return answer(msgspec.to_builtins(published), status, {**tags, **(headers or {})})
+
+
+def _with_revision(stored: StoredDocument) -> orjson.Fragment:
+    return extended(stored.json, {"revision": stored.revision})
+
+
+def _manifest(stored: StoredDocument, figures: Mapping[str, Any] | None = None) -> orjson.Fragment:
+    """Return a manifest with what stands beside it: its revision, what it lacks, and figures if they are given."""
+    beside: dict[str, Any] = {"revision": stored.revision, "incomplete": missing_of(stored.json)}
+    return extended(stored.json, beside if figures is None else {**beside, "figures": figures})
+
+
+def _brief(entry: ModelEntry, figures: Figures) -> dict[str, Any]:
+    """Return what a list of many models shows of one: of the versions only names, gaps and figures."""
+    return {
+        "model": entry.model,
+        "route": _with_revision(entry.route) if entry.route is not None else None,
+        "versions": [
+            {
+                "version": version,
+                "incomplete": missing_of(stored.json),
+                "figures": figures.get((entry.model, version), {}),
+            }
+            for version, stored in entry.versions.items()
+        ],
+    }

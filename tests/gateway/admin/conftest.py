@@ -1,0 +1,161 @@
+"""The whole control process behind the admin port, in this process: real Valkey, SQLite, journal, recorder, uvicorn.
+
+with_admin      with_admin(test) runs `async test(at)` against it; `at` is an `Admin`
+"""
+
+import asyncio
+import socket
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from gateway.admin.app import build_admin
+from gateway.book import Book
+from gateway.catalog import Manifest
+from gateway.controlplane import ControlPlane
+from gateway.journal import Journal
+from gateway.metrics import Board
+from gateway.ports import Acknowledgement
+from gateway.record import Record
+from gateway.recorder import Recorder
+from gateway.stores.audit_sqlite import SqliteAudit
+from gateway.stores.rules_redis import RedisRules
+from gateway.wire.serving import serve_until
+
+PUBLISH_WAIT_S = 0.3
+
+
+class Admin:
+    """What a test has in its hands. `http` is a client of the admin port; `worker` stands for the only data worker."""
+
+    def __init__(
+        self,
+        http: httpx2.AsyncClient,
+        control: ControlPlane,
+        store: RedisRules,
+        journal: Journal,
+        audit: SqliteAudit,
+        stop_recorder: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.http = http
+        self.control = control
+        self.store = store
+        self.journal = journal
+        self.audit = audit
+        self.stop_recorder = stop_recorder
+        self.troubles: list[str] = []
+
+    async def acknowledge(self, problems: Mapping[str, str] | None = None, revision: int | None = None) -> None:
+        """Say, as a live worker would, that the rules of now (or of `revision`) are in force."""
+        head = await self.store.head()
+        assert head is not None
+        if revision is not None:
+            head = type(head)(head.epoch, revision)
+        await self.store.acknowledge(Acknowledgement("g/w0", head, problems or {}))
+
+    @asynccontextmanager
+    async def worker(self) -> AsyncIterator[None]:
+        """Keep acknowledging whatever is newest, as a healthy worker does."""
+
+        async def follow() -> None:
+            while True:
+                await self.acknowledge()
+                await asyncio.sleep(0.01)
+
+        await self.acknowledge()
+        following = asyncio.create_task(follow())
+        try:
+            yield
+        finally:
+            following.cancel()
+            await asyncio.wait([following])
+
+    async def register(self, *versions: str, model: str = "fraud", **fields: Any) -> None:
+        """Register complete versions with an HTTP backend."""
+        for version in versions:
+            document = self.manifest(version, model, **fields)
+            answer = await self.http.post(f"/admin/v1/models/{model}/versions", json=document)
+            assert answer.status_code in (201, 202), answer.text
+
+    @staticmethod
+    def manifest(version: str, model: str = "fraud", **fields: Any) -> dict[str, Any]:
+        return {
+            "model": model,
+            "version": version,
+            "backend": {"http": {"urls": ["http://127.0.0.1:1"]}},
+            "code": {"git_commit": "9f2c9f2c"},
+            "data": {"version": "2026-10-01"},
+            "metrics": {"accuracy": 0.96},
+            "owner": "risk",
+            **fields,
+        }
+
+    def record(self, *records: Record) -> None:
+        """Have records in the worker's journal."""
+        for record in records:
+            self.journal.append(record)
+
+
+Test = Callable[[Any], Awaitable[None]]
+
+
+@pytest.fixture
+def with_admin(valkey: Any, tmp_path: Path) -> Callable[..., None]:
+    def run(test: Test, url: str = valkey.url) -> None:
+        async def bounded() -> None:
+            async with asyncio.timeout(30), _admin(url, tmp_path) as at:
+                await test(at)
+
+        asyncio.run(bounded())
+
+    return run
+
+
+@asynccontextmanager
+async def _admin(url: str, folder: Path) -> AsyncIterator[Admin]:
+    for name in ("run", "journal"):
+        (folder / name).mkdir()
+    board = Board(folder / "run" / "worker-0.board")
+    board.begin()
+    journal = Journal(folder / "journal", "w0", 2**20, board)
+    audit, book, store = SqliteAudit(folder / "audit.db"), Book(folder / "run"), RedisRules(url)
+    recorder = Recorder(folder / "journal", audit, book.observe, 600.0)
+    book.watch(recorder)
+    stopping, stop = threading.Event(), asyncio.Event()
+    recording = threading.Thread(target=recorder.run, args=(stopping,), name="recorder")
+    recording.start()
+
+    async def stop_recorder() -> None:
+        stopping.set()
+        await asyncio.to_thread(recording.join)
+
+    await store.initialise()
+    control = ControlPlane(store, _inspect, PUBLISH_WAIT_S)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        base = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        async with httpx2.AsyncClient(base_url=base, timeout=20.0) as http:
+            at = Admin(http, control, store, journal, audit, stop_recorder)
+            app = build_admin(control, audit, recorder, book, lambda: _troubles(at))
+            serving = asyncio.create_task(serve_until(stop, app, listening, 1.0))
+            try:
+                yield at
+            finally:
+                stop.set()
+                await serving
+                await stop_recorder()
+                await store.close()
+    for part in (journal, audit, book, board):
+        part.close()
+
+
+def _troubles(at: Admin) -> Collection[str]:
+    return at.troubles
+
+
+async def _inspect(_: Manifest) -> None:
+    """Load nothing: what these tests register lies behind HTTP."""

@@ -1,0 +1,300 @@
+"""The Prometheus book: which record counts where, what boards and recorder add, and that no caller invents a label."""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from gateway import __version__
+from gateway.book import BUCKETS, Book
+from gateway.metrics import METRICS, Board, Lag, Slot
+from gateway.record import Attempt, Frame, Payload, Record
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Iterator[Book]:
+    book = Book(tmp_path)
+    yield book
+    book.close()
+
+
+class FixedLag:
+    """Tells the lag that it was given."""
+
+    def __init__(self, lag: Lag) -> None:
+        self._lag = lag
+
+    def lag(self) -> Lag:
+        return self._lag
+
+
+def _frame(**fields: object) -> Frame:
+    given: dict[str, object] = {
+        "record_id": "r-1",
+        "request_id": "q-1",
+        "role": "primary",
+        "received_ns": 1,
+        "model": "fraud",
+        "protocol": "oip-v2",
+        "outcome": "served",
+        "status": 200,
+        "request": Payload(0, "a" * 64),
+        "response": Payload(0, "b" * 64),
+        "intended": "1",
+        "served": "1",
+        "attempts": (Attempt("1", "onnx", 400, 200),),
+        "total_us": 2_000,
+    }
+    return Frame("w0", 1, Record(**(given | fields)))  # type: ignore[arg-type]
+
+
+def _samples(book: Book) -> list[Sample]:
+    return [sample for family in text_string_to_metric_families(book.render().decode()) for sample in family.samples]
+
+
+def _values(book: Book, name: str) -> dict[tuple[str, ...], float]:
+    """Return the samples of one figure by label values in the order of the table."""
+    labels = METRICS[name.removesuffix("_count").removesuffix("_sum")].labels
+    return {tuple(s.labels[label] for label in labels): s.value for s in _samples(book) if s.name == name}
+
+
+def _board(folder: Path, worker: int = 0) -> Board:
+    return Board(folder / f"worker-{worker}.board")
+
+
+def test_a_served_request_counts_under_the_version_that_served(book: Book) -> None:
+    book.observe(_frame())
+    book.observe(_frame(served="2", total_us=4_000))
+    assert _values(book, "pointsman_requests_total") == {("fraud", "1", "served"): 1, ("fraud", "2", "served"): 1}
+    assert _values(book, "pointsman_request_latency_seconds_sum") == {("fraud", "1"): 0.002, ("fraud", "2"): 0.004}
+    assert _values(book, "pointsman_errors_total") == {}
+    assert _values(book, "pointsman_stale_requests_total") == {}
+
+
+def test_latencies_fall_into_their_buckets(book: Book) -> None:
+    for total_us in (500, 501, 1_500_000, 60_000_000):
+        book.observe(_frame(total_us=total_us))
+    counts = {s.labels["le"]: s.value for s in _samples(book) if s.name == "pointsman_request_latency_seconds_bucket"}
+    assert (counts["0.0005"], counts["0.001"], counts["1.0"], counts["2.5"], counts["30.0"]) == (1, 2, 2, 3, 3)
+    assert counts["+Inf"] == 4
+    assert len(counts) == len(BUCKETS) + 1
+
+
+def test_a_failure_counts_under_the_version_that_should_have_served(book: Book) -> None:
+    failed = Attempt("1", "http://127.0.0.1:1", 900, None, "backend_unreachable")
+    book.observe(_frame(served=None, outcome="failed", error_code="backend_unreachable", attempts=(failed,)))
+    assert _values(book, "pointsman_requests_total") == {("fraud", "1", "failed"): 1}
+    assert _values(book, "pointsman_errors_total") == {("fraud", "1", "backend_unreachable"): 1}
+    assert _values(book, "pointsman_backend_latency_seconds_count") == {("fraud", "1", "http://127.0.0.1:1"): 1}
+
+
+def test_a_fallback_counts_under_both_versions_and_every_try_under_its_own(book: Book) -> None:
+    tries = (Attempt("2", "http://127.0.0.1:1", 900, None, "backend_unreachable"), Attempt("1", "onnx", 100, 200))
+    book.observe(_frame(intended="2", attempts=tries))
+    assert _values(book, "pointsman_fallbacks_total") == {("fraud", "2", "1"): 1}
+    assert _values(book, "pointsman_backend_latency_seconds_sum") == {
+        ("fraud", "2", "http://127.0.0.1:1"): 0.0009,
+        ("fraud", "1", "onnx"): 0.0001,
+    }
+
+
+def test_a_refusal_before_any_decision_has_no_version(book: Book) -> None:
+    book.observe(_frame(served=None, intended=None, outcome="refused", error_code="malformed_body", attempts=()))
+    assert _values(book, "pointsman_requests_total") == {("fraud", "_none", "refused"): 1}
+    assert _values(book, "pointsman_errors_total") == {("fraud", "_none", "malformed_body"): 1}
+
+
+@pytest.mark.parametrize("code", ["unknown_version", "version_not_allowed"])
+@pytest.mark.parametrize("intended", [None, "made-up"])
+def test_a_version_that_does_not_exist_is_no_label(book: Book, code: str, intended: str | None) -> None:
+    book.observe(
+        _frame(served=None, intended=intended, asked_version="made-up", outcome="refused", error_code=code, attempts=())
+    )
+    assert b"made-up" not in book.render()
+    assert _values(book, "pointsman_requests_total") == {("fraud", "_none", "refused"): 1}
+
+
+def test_unknown_models_collapse_to_one_value(book: Book) -> None:
+    for number in range(50):
+        book.observe(
+            _frame(
+                model=f"made-up-{number}",
+                known_model=False,
+                served=None,
+                intended=None,
+                outcome="refused",
+                error_code="unknown_model",
+                attempts=(),
+                stale=True,
+            )
+        )
+    assert b"made-up" not in book.render()
+    assert _values(book, "pointsman_requests_total") == {("_unknown", "_none", "refused"): 50}
+    assert _values(book, "pointsman_stale_requests_total") == {("_unknown",): 50}
+
+
+def test_a_shadow_counts_among_shadows_only(book: Book) -> None:
+    book.observe(_frame(role="shadow", served="3", intended="3", primary_id="r-0", stale=True))
+    book.observe(
+        _frame(role="shadow", served=None, intended="3", outcome="failed", error_code="model_failed", attempts=())
+    )
+    assert _values(book, "pointsman_shadow_requests_total") == {
+        ("fraud", "3", "served"): 1,
+        ("fraud", "3", "failed"): 1,
+    }
+    assert _values(book, "pointsman_shadow_latency_seconds_count") == {("fraud", "3"): 2}
+    for name in METRICS:
+        if "shadow" not in name and METRICS[name].kind != "gauge":
+            assert _values(book, name) == {}, name
+
+
+def test_stale_requests_are_counted_by_model(book: Book) -> None:
+    book.observe(_frame(stale=True))
+    assert _values(book, "pointsman_stale_requests_total") == {("fraud",): 1}
+
+
+def test_requests_and_latencies_agree_in_every_answer_while_counting_goes_on(book: Book) -> None:
+    done = threading.Event()
+
+    def count() -> None:
+        while not done.is_set():
+            book.observe(_frame())
+
+    counting = threading.Thread(target=count)
+    counting.start()
+    try:
+        answers = [_samples(book) for _ in range(50)]
+    finally:
+        done.set()
+        counting.join()
+    for answer in answers:
+        figures = {s.name: s.value for s in answer if s.labels.get("le", "+Inf") == "+Inf"}
+        if "pointsman_requests_total" in figures:
+            assert figures["pointsman_requests_total"] == figures["pointsman_request_latency_seconds_count"]
+            assert figures["pointsman_requests_total"] == figures["pointsman_backend_latency_seconds_bucket"]
+
+
+def test_the_board_of_a_living_worker_is_shown(book: Book, tmp_path: Path) -> None:
+    board = _board(tmp_path)
+    board.begin()
+    now = time.time_ns()
+    for slot, value in {
+        Slot.READY: 1,
+        Slot.IN_FLIGHT: 7,
+        Slot.SHADOWS_IN_FLIGHT: 2,
+        Slot.RULES_REVISION: 41,
+        Slot.RULES_CHECKED_NS: now - 5_000_000_000,
+        Slot.RULES_ALARM: 1,
+        Slot.VERSIONS_LOADED: 3,
+        Slot.SHADOW_DROPPED_BODY_SIZE: 4,
+    }.items():
+        board[slot] = value
+    worker = ("worker-0",)
+    assert _values(book, "pointsman_worker_ready") == {worker: 1}
+    assert _values(book, "pointsman_in_flight_requests") == {worker: 7}
+    assert _values(book, "pointsman_shadows_in_flight") == {worker: 2}
+    assert _values(book, "pointsman_rules_revision") == {worker: 41}
+    assert _values(book, "pointsman_rules_alarm") == {worker: 1}
+    assert _values(book, "pointsman_versions_loaded") == {worker: 3}
+    assert 5 <= _values(book, "pointsman_rules_age_seconds")[worker] < 60
+    dropped = _values(book, "pointsman_shadow_dropped_total")
+    assert dropped == {
+        ("worker-0", "in_flight"): 0,
+        ("worker-0", "body_size"): 4,
+        ("worker-0", "not_ready"): 0,
+        ("worker-0", "stopping"): 0,
+    }
+    board[Slot.IN_FLIGHT] = 6
+    assert _values(book, "pointsman_in_flight_requests") == {worker: 6}
+    board.close()
+
+
+def test_rules_that_were_never_checked_have_no_age(book: Book, tmp_path: Path) -> None:
+    board = _board(tmp_path)
+    board.begin()
+    assert _values(book, "pointsman_rules_age_seconds") == {}
+    board.close()
+
+
+def test_of_a_worker_that_was_killed_counters_stay_and_gauges_do_not(book: Book, tmp_path: Path) -> None:
+    script = (
+        "import sys, os, signal; from pathlib import Path; from gateway.metrics import Board, Slot;"
+        "b = Board(Path(sys.argv[1])); b.begin();"
+        "b[Slot.READY] = 1; b[Slot.IN_FLIGHT] = 7; b[Slot.RULES_REVISION] = 41; b.add(Slot.SHADOW_DROPPED_STOPPING, 3);"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, str(tmp_path / "worker-0.board")], check=False, timeout=60)
+    assert killed.returncode == -9
+    assert _values(book, "pointsman_worker_ready") == {("worker-0",): 0}
+    assert _values(book, "pointsman_in_flight_requests") == {("worker-0",): 0}
+    assert _values(book, "pointsman_rules_revision") == {}
+    assert _values(book, "pointsman_shadow_dropped_total")[("worker-0", "stopping")] == 3
+    successor = _board(tmp_path)
+    successor.begin()
+    assert _values(book, "pointsman_rules_revision") == {("worker-0",): 0}
+    assert _values(book, "pointsman_shadow_dropped_total")[("worker-0", "stopping")] == 3
+    successor.close()
+
+
+def test_boards_are_taken_up_and_let_go_as_their_files_come_and_go(book: Book, tmp_path: Path) -> None:
+    assert _values(book, "pointsman_worker_ready") == {}
+    boards = [_board(tmp_path, worker) for worker in (0, 1)]
+    assert set(_values(book, "pointsman_worker_ready")) == {("worker-0",), ("worker-1",)}
+    (tmp_path / "worker-1.board").unlink()
+    (tmp_path / "worker-0.board").unlink()
+    boards.append(_board(tmp_path, 0))
+    boards[-1].begin()
+    boards[-1][Slot.READY] = 1
+    assert _values(book, "pointsman_worker_ready") == {("worker-0",): 1}
+    for board in boards:
+        board.close()
+
+
+def test_the_lag_of_the_recorder_is_shown_and_an_unknown_number_is_left_out(book: Book) -> None:
+    assert _values(book, "pointsman_journal_lag_bytes") == {}
+    book.watch(FixedLag(Lag(records=3, bytes=4_000, seconds=1.5, corrupt_frames=2)))
+    assert _values(book, "pointsman_journal_lag_records") == {(): 3}
+    assert _values(book, "pointsman_journal_lag_bytes") == {(): 4_000}
+    assert _values(book, "pointsman_journal_lag_seconds") == {(): 1.5}
+    assert _values(book, "pointsman_journal_corrupt_frames_total") == {(): 2}
+    book.watch(FixedLag(Lag(records=None, bytes=4_000, seconds=1.5, corrupt_frames=2)))
+    assert _values(book, "pointsman_journal_lag_records") == {}
+
+
+def test_the_build_is_told(book: Book) -> None:
+    [build] = [sample for sample in _samples(book) if sample.name == "pointsman_build_info"]
+    assert build.labels["version"] == __version__
+    assert build.value == 1
+
+
+def test_every_figure_of_the_table_is_rendered_with_its_kind_its_help_and_its_labels(
+    book: Book, tmp_path: Path
+) -> None:
+    board = _board(tmp_path)
+    board.begin()
+    board[Slot.RULES_CHECKED_NS] = time.time_ns()
+    book.watch(FixedLag(Lag(records=0, bytes=0, seconds=0.0, corrupt_frames=0)))
+    book.observe(_frame(intended="2", stale=True, error_code="model_failed"))
+    book.observe(_frame(role="shadow"))
+    text = book.render().decode()
+    rendered = {family.name: family for family in text_string_to_metric_families(text)}
+    assert set(rendered) == {name.removesuffix("_total") for name in METRICS}
+    for name, metric in METRICS.items():
+        family = rendered[name.removesuffix("_total")]
+        assert (family.type, family.documentation) == (metric.kind, metric.help)
+        assert {tuple(sorted(set(s.labels) - {"le"})) for s in family.samples} == {tuple(sorted(metric.labels))}, name
+    assert "_created" not in text
+    board.close()
+
+
+def test_two_books_share_nothing(book: Book, tmp_path: Path) -> None:
+    other = Book(tmp_path)
+    other.observe(_frame())
+    assert _values(book, "pointsman_requests_total") == {}
+    other.close()
