@@ -12,7 +12,7 @@ from msgspec import Struct
 from gateway.ports import Acknowledgement, RulesStore
 
 LIVE_MS = 3_000
-"""A worker acknowledges every second; one that was silent for longer than this when a change is made is not waited for."""
+"""A worker acknowledges every second; one silent for longer than this when a change is made is not waited for."""
 _LOOK_SECONDS = 0.01
 
 

@@ -1,0 +1,313 @@
+"""Life without a store that can be trusted: dead, frozen, empty, restored from an old copy, or talking nonsense.
+
+The rule behind every test: rules in force stay in force, nothing is guessed, and it is said aloud, once.
+"""
+
+import asyncio
+import shutil
+from collections.abc import MutableMapping
+from typing import Any
+
+import pytest
+import structlog
+
+from gateway.documents import Documents
+from gateway.metrics import Slot
+from tests.conftest import until
+from tests.gateway.conftest import Bench, RunBench, Worker
+
+WHOLE = {"1": 10_000}
+
+
+async def in_force(bench: Bench, changes: int = 3) -> Worker:
+    """Return a worker that follows rules which were changed a few times."""
+    await bench.write(bench.version("fraud", "1"), bench.route("fraud", WHOLE))
+    for number in range(2, changes + 1):
+        await bench.write(bench.route("fraud", WHOLE, timeout_ms=number))
+    worker = await bench.worker().follow()
+    assert worker.snapshot.head.revision == changes
+    return worker
+
+
+def alarms(lines: list[MutableMapping[str, Any]]) -> list[str]:
+    return [line["why"] for line in lines if line["event"] == "rules_alarm"]
+
+
+# ── a store that does not answer ─────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+def test_rules_are_served_on_and_called_stale_when_the_store_is_silent(run_private_bench: RunBench, how: str) -> None:
+    async def scenario(bench: Bench) -> None:
+        worker = await in_force(bench)
+        await bench.acknowledgement("w0", 3)
+        assert not worker.rules.stale
+        snapshot = worker.snapshot
+        server = bench.valkey
+        with structlog.testing.capture_logs() as lines:
+            server.kill() if how == "killed" else server.freeze()
+            await until(lambda: worker.rules.stale)
+            checked = worker.board[Slot.RULES_CHECKED_NS]
+            assert worker.snapshot is snapshot
+            server.start() if how == "killed" else server.thaw()
+            await until(lambda: not worker.rules.stale)
+        assert worker.board[Slot.RULES_CHECKED_NS] > checked
+        assert [line["event"] for line in lines] == ["rules_store_lost", "rules_store_back"]
+        assert not worker.alarm
+        await bench.write(bench.route("fraud", WHOLE, timeout_ms=99))
+        await bench.healthy("w0", 4)
+        assert worker.snapshot.routes["fraud"].route.timeout_ms == 99
+
+    run_private_bench(scenario)
+
+
+def test_cold_start_serves_the_last_good_file_when_the_store_is_down(run_private_bench: RunBench) -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.acknowledgement((await in_force(bench)).name, 3)
+        bench.valkey.kill()
+        with structlog.testing.capture_logs() as lines:
+            worker = await bench.worker("w1").follow()
+        line = next(line for line in lines if line["event"] == "rules_from_last_good_file")
+        assert line["revision"] == 3
+        assert "does not answer" in line["why"]
+        assert worker.snapshot.routes["fraud"].route.timeout_ms == 3
+        assert worker.snapshot.versions["fraud", "1"].problem is None
+        assert worker.rules.stale
+        bench.valkey.start()
+        await until(lambda: not worker.rules.stale)
+        await bench.write(bench.route("fraud", WHOLE, timeout_ms=99))
+        await bench.healthy("w1", 4)
+        assert not worker.alarm
+
+    run_private_bench(scenario)
+
+
+def test_worker_without_store_and_without_file_is_not_ready_until_the_store_comes(run_private_bench: RunBench) -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.write(bench.version("fraud", "1"), bench.route("fraud", WHOLE))
+        bench.valkey.kill()
+        with structlog.testing.capture_logs() as lines:
+            worker = await bench.worker().follow()
+            assert worker.rules.snapshot is None
+            assert worker.rules.stale
+            bench.valkey.start()
+            await worker.reach(1)
+        assert sum(line["event"] == "no_rules_yet" for line in lines) == 1
+
+    run_private_bench(scenario)
+
+
+def test_worker_is_ready_with_no_models_when_the_store_is_new(run_bench: RunBench) -> None:
+    async def scenario(bench: Bench) -> None:
+        worker = await bench.worker().follow()
+        assert worker.snapshot.routes == {}
+        await bench.acknowledgement("w0", 0)
+        assert not bench.folder.exists()  # no rules are nothing to keep
+
+    run_bench(scenario)
+
+
+# ── a store that has lost something ──────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("loss", "why"),
+    [
+        (("HSET", "{pm}:head", "revision", "2"), "went back to revision 2, while 3 is in force"),
+        (("DEL", "{pm}:head"), "has no rules"),
+        (("FLUSHALL",), "has no rules"),
+        (("HSET", "{pm}:head", "epoch", "another", "revision", "9"), "emptied or replaced"),
+    ],
+    ids=["lower revision", "missing head", "emptied", "another epoch"],
+)
+def test_rules_in_force_stay_and_one_alarm_is_given(run_bench: RunBench, loss: tuple[str, ...], why: str) -> None:
+    async def scenario(bench: Bench) -> None:
+        worker = await in_force(bench)
+        snapshot = worker.snapshot
+        head = snapshot.head
+        with structlog.testing.capture_logs() as lines:
+            bench.valkey.command(*loss)
+            await until(lambda: worker.alarm)
+            await until(lambda: worker.rules.stale)  # the store no longer confirms what is in force
+        assert len(alarms(lines)) == 1
+        assert why in alarms(lines)[0]
+        assert worker.snapshot is snapshot
+        with structlog.testing.capture_logs() as lines:
+            bench.valkey.command("HSET", "{pm}:head", "epoch", head.epoch, "revision", "3")
+            await until(lambda: not worker.alarm)
+        assert not worker.rules.stale
+        assert any(line["event"] == "rules_alarm_over" for line in lines)
+
+    run_bench(scenario)
+
+
+def test_restarted_worker_does_not_take_an_emptied_store_for_new_rules(run_bench: RunBench) -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.acknowledgement((await in_force(bench)).name, 3)
+        bench.valkey.empty()
+        await bench.store.initialise()  # another epoch, at revision 0
+        with structlog.testing.capture_logs() as lines:
+            worker = await bench.worker("w1").follow()
+            await until(lambda: worker.alarm)
+        assert worker.snapshot.routes["fraud"].route.timeout_ms == 3
+        assert "emptied or replaced" in alarms(lines)[0]
+
+    run_bench(scenario)
+
+
+def test_new_epoch_is_taken_when_nothing_was_in_force_that_could_be_lost(run_bench: RunBench) -> None:
+    async def scenario(bench: Bench) -> None:
+        worker = await bench.worker().follow()
+        bench.valkey.empty()
+        await bench.store.initialise()
+        await bench.write(bench.version("fraud", "1"), bench.route("fraud", WHOLE))
+        await bench.healthy("w0", 1)
+        assert worker.snapshot.routes.keys() == {"fraud"}
+        assert not worker.alarm
+
+    run_bench(scenario)
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["worker kept running", "worker restarted"])
+def test_history_that_went_another_way_is_not_followed_though_its_revisions_are_higher(
+    run_private_bench: RunBench, restarted: bool
+) -> None:
+    """A store restored from an old copy and then changed has the same numbers with another content."""
+
+    async def scenario(bench: Bench) -> None:
+        await in_force(bench, changes=2)
+        data = bench.valkey.prepared.folder / "appendonlydir"
+        bench.valkey.kill()
+        shutil.copytree(data, bench.folder.with_name("copy"))
+        bench.valkey.start()
+        lost = await bench.write(bench.version("spam", "1"), bench.route("fraud", WHOLE, timeout_ms=333))
+        await bench.acknowledgement("w0", lost)
+        worker = bench._workers[0]
+        bench.valkey.kill()
+        if restarted:
+            await worker.stop()
+        else:
+            await until(lambda: worker.rules.stale)
+        shutil.rmtree(data)
+        shutil.copytree(bench.folder.with_name("copy"), data)
+        bench.valkey.start()
+        for number in range(5):  # the worker must not see the lower revision on its way
+            bench.valkey.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            await bench.write(bench.cohort("beta", keys=[str(number)]))
+        if restarted:
+            worker = await bench.worker("w1").follow()
+        await until(lambda: worker.alarm)
+        assert worker.snapshot.head.revision == lost
+        assert worker.snapshot.routes["fraud"].route.timeout_ms == 333
+        assert worker.rules.stale
+
+    run_private_bench(scenario)
+
+
+# ── documents that do not parse ──────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "text"),
+    [
+        ("route", "fraud", b'{"model":"fraud","split":{"1":9999}}'),
+        ("route", "fraud", b'{"model":"spam","split":{"1":10000}}'),
+        ("route", "fraud", b"\xff\xfe"),
+        ("cohort", "beta", b'{"name":"beta","surprise":1}'),
+        ("version", "fraud/1", b'{"model":"fraud","version":"7"}'),
+        ("version", "fraud/1", b"not json"),
+    ],
+)
+def test_last_good_document_stays_in_force_when_a_new_one_does_not_parse(
+    run_bench: RunBench, kind: Any, name: str, text: bytes
+) -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.write(bench.version("fraud", "1"), bench.version("spam", "1"), bench.cohort("beta", keys=["u-1"]))
+        pins = [{"cohort": "beta", "version": "1"}]
+        await bench.write(bench.route("fraud", WHOLE, pins=pins), bench.route("spam", WHOLE))
+        worker = await bench.worker().follow()
+        before = worker.snapshot
+        with structlog.testing.capture_logs() as lines:
+            await bench.write((kind, name, text), bench.route("spam", WHOLE, timeout_ms=5))
+            await worker.reach(3)
+        assert worker.alarm
+        assert f"{kind} {name} does not parse" in alarms(lines)[0]
+        assert worker.snapshot.routes["spam"].route.timeout_ms == 5
+        assert worker.snapshot.routes["fraud"] == before.routes["fraud"]
+        assert worker.snapshot.cohorts == before.cohorts
+        assert worker.snapshot.versions == before.versions
+        problems = (await bench.acknowledgement("w0", 3)).problems
+        assert problems.keys() == {"fraud"}
+        assert f"{kind} {name} does not parse" in problems["fraud"]
+        await bench.write(bench.version("fraud", "1"), bench.cohort("beta"), bench.route("fraud", WHOLE, pins=pins))
+        await bench.healthy("w0", 4)
+        assert not worker.alarm
+
+    run_bench(scenario)
+
+
+def test_cold_start_serves_the_other_models_when_one_document_does_not_parse(run_bench: RunBench) -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.write(bench.version("spam", "1"), bench.route("spam", WHOLE), ("route", "fraud", b"{}"))
+        worker = await bench.worker().follow()
+        assert worker.snapshot.routes.keys() == {"spam"}
+        assert worker.alarm
+        assert (await bench.acknowledgement("w0", 1)).problems.keys() == {"fraud"}
+
+    run_bench(scenario)
+
+
+def test_manifest_that_is_no_version_is_found_when_a_route_names_it(run_bench: RunBench) -> None:
+    async def scenario(bench: Bench) -> None:
+        stub = b'{"model":"fraud","version":"2","backend":{}}'
+        await bench.write(bench.version("fraud", "1"), ("version", "fraud/2", stub), bench.route("fraud", WHOLE))
+        worker = await bench.worker().follow()
+        assert not worker.alarm
+        await bench.write(bench.route("fraud", {"1": 5000, "2": 5000}))
+        said = await bench.acknowledgement("w0", 2)
+        assert "version fraud/2 does not parse: backend" in said.problems["fraud"]
+        assert worker.snapshot.routes["fraud"].revision == 1
+        assert worker.alarm
+
+    run_bench(scenario)
+
+
+# ── our own defects, and our own disk ────────────────────────────────────────────────────────────────────────────
+
+
+def test_defect_of_ours_is_an_alarm_and_not_the_end_of_following(
+    run_bench: RunBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(bench: Bench) -> None:
+        worker = await in_force(bench)
+        take = Documents.take
+        broken = asyncio.Event()
+
+        async def defective(self: Documents, *arguments: Any) -> set[str]:
+            if not broken.is_set():
+                broken.set()
+                raise ZeroDivisionError
+            return await take(self, *arguments)
+
+        monkeypatch.setattr(Documents, "take", defective)
+        with structlog.testing.capture_logs() as lines:
+            await bench.write(bench.route("fraud", WHOLE, timeout_ms=99))
+            await until(lambda: worker.alarm)
+            await worker.reach(4)
+            await until(lambda: not worker.alarm)
+        assert isinstance(
+            next(line for line in lines if line["event"] == "rules_defect")["exc_info"], ZeroDivisionError
+        )
+
+    run_bench(scenario)
+
+
+def test_rules_come_into_force_when_the_last_good_file_cannot_be_written(run_bench: RunBench) -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.folder.write_text("a file where the folder should be", encoding="utf-8")
+        with structlog.testing.capture_logs() as lines:
+            await in_force(bench)
+            await bench.healthy("w0", 3)
+        assert any(line["event"] == "last_good_not_written" for line in lines)
+
+    run_bench(scenario)
