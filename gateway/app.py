@@ -13,6 +13,7 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from logging import ERROR, INFO
 
 import uvloop
 
@@ -49,6 +50,7 @@ except ModuleNotFoundError:  # the extra `onnx` is not installed; versions that 
 _SHADOW_DRAIN_SECONDS = 1.0
 _READINESS_SECONDS = 0.02
 _ADMIN_DRAIN_SECONDS = 1.0
+_LOOK_SECONDS = 1.0
 
 
 async def _data_worker(settings: Settings, index: int, listening: socket.socket) -> int:
@@ -129,25 +131,45 @@ async def _control(settings: Settings, listening: socket.socket) -> int:
         stack.callback(shipped.set)
         plane = ControlPlane(store, _inspector(factory), settings.rules.publish_wait_ms / 1000)
         stack.push_async_callback(tasks.cancel)
-        tasks.start("initialise", _initialise(store, settings))
+        troubles = _Troubles(store, settings)
+        tasks.start("rules", troubles.watch())
         stop = asyncio.Event()
         on_sigterm(stop.set)
-        await serve_until(stop, build_admin(plane, audit, recorder, book), listening, _ADMIN_DRAIN_SECONDS)
+        await serve_until(stop, build_admin(plane, audit, recorder, book, troubles), listening, _ADMIN_DRAIN_SECONDS)
         return 0
 
 
-async def _initialise(store: RulesStore, settings: Settings) -> None:
-    """Begin an empty rules store, unless this gateway has served rules before: they were lost, and a person decides."""
-    while True:
+class _Troubles:
+    """Why the control process cannot take changes, for `/readyz`; begins the rules store if it is new."""
+
+    def __init__(self, store: RulesStore, settings: Settings) -> None:
+        self._store = store
+        self._folder = settings.data_dir / "rules"
+        self._why = ["the rules store has not answered yet"]
+
+    def __call__(self) -> list[str]:
+        return self._why
+
+    async def watch(self) -> None:
+        """Look once a second, and log every change."""
+        while True:
+            why = await self._look()
+            if why != self._why:
+                logs.logger().log(ERROR if why else INFO, "control_not_ready" if why else "control_ready", why=why)
+            self._why = why
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _look(self) -> list[str]:
         try:
-            if await store.head() is None and last_known_revision(settings.data_dir / "rules") > 0:
-                logs.logger().error("rules_lost", hint="the rules store is empty, but rules were in force here before")
-            else:
-                await store.initialise()
-                return
+            if await self._store.head() is not None:
+                return []
+            if last_known_revision(self._folder) > 0:
+                # Rules were in force here, so this store lost them; beginning anew would make that look right.
+                return ["the rules store is empty, but rules were in force here before; restore it or decide by hand"]
+            await self._store.initialise()
         except RulesUnavailable as error:
-            logs.logger().warning("rules_unavailable", why=error.message)
-        await asyncio.sleep(1.0)
+            return [error.message]
+        return []
 
 
 def _inspector(factory: ExecutorFactory) -> Callable[[Manifest], Awaitable[Signature | None]]:

@@ -10,6 +10,8 @@ or `POINTSMAN_CONFIG`. An unknown key is an error wherever it stands, and no com
 import ipaddress
 import json
 import os
+import re
+import socket
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -115,6 +117,11 @@ class ShutdownSettings(_Group):
     drain_seconds: Annotated[Decimal, Field(ge=0, description="time that requests in flight have to finish")] = 6.0
 
 
+def _host_name() -> str:
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:64].lstrip("._-")
+    return name or "gateway"
+
+
 class Settings(BaseSettings):
     """All settings of `pointsman serve`."""
 
@@ -136,8 +143,13 @@ class Settings(BaseSettings):
         Field(description="rules store; without it an embedded Valkey is started"),
     ] = None
     gateway: Annotated[
-        str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="name of this gateway in records")
-    ] = "gateway"
+        str,
+        Field(
+            default_factory=_host_name,
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+            description="name of this gateway in records; gateways that share a Redis need different ones",
+        ),
+    ]
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     limits: LimitSettings = LimitSettings()
     onnx: OnnxSettings = OnnxSettings()

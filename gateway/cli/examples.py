@@ -3,6 +3,10 @@
 Belongs here: the first five minutes of a newcomer. Never here: the models themselves (`gateway.examples`).
 """
 
+import shutil
+import sys
+from pathlib import Path
+
 import typer
 
 from gateway.cli.client import AdminClient
@@ -56,7 +60,7 @@ def print_examples(data_url: str, admin_url: str) -> None:
 
 def _banner(data_url: str, admin_url: str, shares: str) -> str:
     sample = digit_samples()[0]
-    cli = "pointsman" if admin_url == DEFAULT_ADMIN_URL else f"pointsman --admin-url {admin_url}"
+    cli = _command() if admin_url == DEFAULT_ADMIN_URL else f"{_command()} --admin-url {admin_url}"
     headers = f"-H 'x-request-id: {_REQUEST_ID}' -H 'x-routing-key: me'"
     demo = f"{cli} demo" if data_url == DEFAULT_URL else f"{cli} demo --url {data_url}"
     return f"""
@@ -78,3 +82,12 @@ Send a few hundred digits and see what the versions make of them; then move the 
 
 Ctrl-C stops everything.
 """
+
+
+def _command() -> str:
+    """Return what to type for this command line: its name if the shell finds it, else where it lies."""
+    beside = Path(sys.executable).parent / "pointsman"
+    if shutil.which("pointsman") or not beside.exists():
+        return "pointsman"
+    here = Path.cwd()
+    return str(beside.relative_to(here) if beside.is_relative_to(here) else beside)

@@ -61,14 +61,18 @@ class Worker:
     async def reach(self, revision: int) -> None:
         await until(lambda: self.rules.snapshot is not None and self.snapshot.head.revision >= revision)
 
-    async def stop(self) -> None:
-        if self._stopped:
-            return
-        self._stopped = True
+    async def pause(self) -> None:
+        """Follow no longer, and keep what is in force."""
         if self._running is not None:
             self._running.cancel()
             with suppress(asyncio.CancelledError):
                 await self._running
+
+    async def stop(self) -> None:
+        if self._stopped:
+            return
+        self._stopped = True
+        await self.pause()
         await self.rules.close()
         await self.source.close()
         self.board.close()
