@@ -8,7 +8,7 @@ from time import monotonic_ns
 
 from msgspec import Struct
 
-from gateway.errors import GatewayError, InternalError, ServingError, VersionNotReady
+from gateway.errors import BackendStatus, GatewayError, InternalError, ServingError, VersionNotReady
 from gateway.logs import logger
 from gateway.messages import Rendered, Work
 from gateway.ports import InferProtocol
@@ -19,7 +19,7 @@ FALLBACK_STATUSES = frozenset({502, 503, 504})
 
 
 class Tried(Struct):
-    """What came of one try. Exactly one of `rendered` and `error` is set, but for a backend's 5xx, which has both."""
+    """What came of one try. Exactly one of `rendered` and `error` is set."""
 
     attempt: Attempt
     outcome: Outcome
@@ -57,7 +57,7 @@ async def attempt(version: str, prepared: PreparedVersion, work: Work, protocol:
         outcome="served" if status < 400 else "refused" if status < 500 else "failed",
         rendered=result.rendered,
         error=None,
-        error_code=None if status < 400 else "backend_status",
+        error_code=None if status < 400 else BackendStatus.code,
         queue_us=result.queue_ns // 1000,
     )
 

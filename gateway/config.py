@@ -150,7 +150,10 @@ class Settings(BaseSettings):
             description="name of this gateway in records; gateways that share a Redis need different ones",
         ),
     ]
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Field(description="debug, info, warning (then the lines of requests served are left out) or error"),
+    ] = "info"
     limits: LimitSettings = LimitSettings()
     onnx: OnnxSettings = OnnxSettings()
     upstream: UpstreamSettings = UpstreamSettings()
@@ -281,7 +284,8 @@ def _refuse_wrong_variables() -> None:
     complaints = []
     for name in sorted(name for name in os.environ if name.upper().startswith(PREFIX)):
         if name not in known | _READ_ELSEWHERE:
-            complaints.append(f"{name}: {no_such(name.upper(), known)}")
+            near = no_such(name.upper().removeprefix(PREFIX), [full.removeprefix(PREFIX) for full in known], PREFIX)
+            complaints.append(f"{name}: {near}")
         elif not os.environ[name] and (name in known or name == CONFIG_VARIABLE):
             complaints.append(f"{name}: is empty; give it a value or unset it")
         elif name in groups and not _is_json_object(os.environ[name]):

@@ -166,7 +166,7 @@ class BackendProtocolError(ServingError):
 
 
 class BackendStatus(ServingError):
-    """The backend answered with a status of 500 or above, which is passed on as it is."""
+    """The backend answered with a status of 400 or above. Never raised: its answer is passed on as it is."""
 
     code = "backend_status"
 

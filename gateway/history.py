@@ -27,9 +27,9 @@ class Advance(Struct, frozen=True):
 class History:
     """The store's history as one worker sees it. Everything here raises `RulesUnavailable` when it does not answer.
 
-    `doubtful` is set after every silence: the store may have been restored from an old copy and changed since, and
-    then has our revision's number with another content. The numbers alone do not tell, so the change that made our
-    revision is compared, too.
+    A store that was restored from an old copy and then changed has the revisions that we know, with another content.
+    The numbers do not tell, so the operation that made our revision is compared, too: whenever the rules advance, and
+    when the head is looked at while `doubtful` is set, which the owner does after every silence.
     """
 
     def __init__(self, source: RulesSource) -> None:
@@ -61,15 +61,20 @@ class History:
         return await self._load()
 
     async def changes(self, documents: Documents, head: Head) -> Advance | None:
-        """Return the way from `documents` to `head` or beyond; None when the store no longer follows them."""
-        ours = documents.head
+        """Return the way from `documents` to `head` or beyond; None when it no longer follows them, as `trouble` will say."""
+        ours, operation_id = documents.head, documents.operation_id
         assert ours is not None
         if head.epoch == ours.epoch and 0 < head.revision - ours.revision <= _MOST_REVISIONS:
-            revisions = await self._source.revisions(ours.revision, head.revision)
+            known = min(ours.revision, 1)  # our own revision comes along, to be compared
+            revisions = await self._source.revisions(ours.revision - known, head.revision)
             if revisions:
-                return Advance(head, revisions[-1].operation_id, _last_of_each(revisions))
+                if known and operation_id not in ("", revisions[0].operation_id):
+                    self.doubtful = True
+                    return None
+                return Advance(head, revisions[-1].operation_id, _last_of_each(revisions[known:]))
         rules = await self._load()
-        if await self.trouble(rules.head, must_follow(documents), documents.operation_id) is not None:
+        self.doubtful = True
+        if await self.trouble(rules.head, must_follow(documents), operation_id) is not None:
             return None
         return Advance(rules.head, rules.operation_id, documents.differences(rules.documents))
 

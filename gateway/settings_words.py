@@ -30,6 +30,9 @@ _WORDS = {
 }
 
 
+_TABLE = "see the README's table of settings"
+
+
 def misfit(details: ErrorDetails, known: Iterable[str]) -> str:
     """Return what pydantic found wrong with one setting; `known` are the names of all settings."""
     if details["type"] == "extra_forbidden":
@@ -42,9 +45,10 @@ def dotted(details: ErrorDetails) -> str:
     return ".".join(str(part) for part in details["loc"])
 
 
-def no_such(name: str, known: Iterable[str]) -> str:
-    """Return that `name` is none of the `known` ones, and which of them is nearest."""
+def no_such(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """Return that `name` is none of the `known` ones, and which of them is nearest.
+
+    `prefix` stands before what is known but not before `name`, where it would make everything alike.
+    """
     near = get_close_matches(name, known, n=1)
-    return (
-        f"no such setting; did you mean {near[0]}?" if near else "no such setting; see the README's table of settings"
-    )
+    return f"no such setting; did you mean {prefix}{near[0]}?" if near else f"no such setting; {_TABLE}"

@@ -137,6 +137,7 @@ class Rules:
         # Ours is taken before the question: what comes to be in force while it is under way may well be newer.
         documents = self._documents
         ours, operation_id = must_follow(documents), documents.operation_id
+        self._history.doubtful |= self.stale
         try:
             head = await self._source.head()
             trouble = await self._history.trouble(head, ours, operation_id)
