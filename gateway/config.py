@@ -279,6 +279,11 @@ def _refuse_wrong_variables() -> None:
     Empty is refused because it is most often a variable that was to be filled from another, and serving from an
     embedded Valkey because `POINTSMAN_REDIS_URL` came out empty is no default that anybody wants.
     """
+    if f"{PREFIX}SERVICE_HOST" in os.environ:
+        raise SettingsError(
+            f"{PREFIX}SERVICE_HOST: Kubernetes sets this, {PREFIX}PORT and others for a Service named pointsman; "
+            "say enableServiceLinks: false in the pod, or name the Service otherwise"
+        )
     groups = {_variable(name) for name in _groups()}
     known = {_variable(name) for name in setting_names()} | groups
     complaints = []

@@ -61,7 +61,7 @@ class History:
         return await self._load()
 
     async def changes(self, documents: Documents, head: Head) -> Advance | None:
-        """Return the way from `documents` to `head` or beyond; None when it no longer follows them, as `trouble` will say."""
+        """Return the way from `documents` to `head` or beyond; None when there is none, as `trouble` will say."""
         ours, operation_id = documents.head, documents.operation_id
         assert ours is not None
         if head.epoch == ours.epoch and 0 < head.revision - ours.revision <= _MOST_REVISIONS:

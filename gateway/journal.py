@@ -58,6 +58,8 @@ class Journal:
                 self._begin_segment()
                 undo.callback(os.close, self._file)
                 self.sync()
+                _sync_folder(folder)
+                _sync_folder(folder.parent)
             except OSError as error:
                 raise AuditUnavailable(f"journal {self._folder} cannot be written: {error}") from error
             undo.pop_all()

@@ -179,7 +179,7 @@ class AddingVersions:
     def artifact(self, model: str, version: str) -> Path:
         return self.folder / f"{model}-{version}.number"
 
-    def manifest(self, model: str, version: str, addend: str = "1", **fields: Any) -> bytes:
+    def manifest(self, model: str, version: str, addend: str = "1", /, **fields: Any) -> bytes:
         """Write the artifact and return the manifest's JSON, complete unless `fields` says otherwise."""
         path = self.artifact(model, version)
         path.write_text(addend, encoding="utf-8")

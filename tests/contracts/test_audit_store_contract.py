@@ -150,14 +150,14 @@ def test_an_id_that_means_different_things_in_different_records_finds_them_all(s
 
 
 def test_a_primary_comes_with_its_shadows_and_a_shadow_with_its_primary(store: AuditStore) -> None:
-    primary = _record(1, request_id="q-1")
-    shadows = [
-        _record(n, role="shadow", primary_id="r-1", request_id="q-1", received_ns=primary.received_ns) for n in (2, 3)
-    ]
+    """All of them have the time of the primary, which comes first whatever its id is."""
+    primary = _record(5, request_id="q-5")
+    fields = {"role": "shadow", "primary_id": "r-5", "request_id": "q-5", "received_ns": primary.received_ns}
+    shadows = [_record(2, **fields), _record(8, **fields)]
     stranger = _record(4, role="shadow", primary_id="r-0")
     store.write(_frames(shadows[1], stranger, primary, shadows[0]), [_position(4)])
-    assert list(store.find("r-1")) == [primary, *shadows]
-    assert list(store.find("q-1")) == [primary, *shadows]
+    assert list(store.find("r-5")) == [primary, *shadows]
+    assert list(store.find("q-5")) == [primary, *shadows]
     assert list(store.find("r-2")) == [primary, shadows[0]]
     assert list(store.find("r-4")) == [stranger]
 

@@ -384,16 +384,18 @@ def test_a_recorder_that_only_has_a_position_to_commit_takes_the_records_that_ca
 
 
 def test_catching_up_does_not_wait_for_the_next_tick(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.recorder.TICK_SECONDS", 3_600.0)
+    monkeypatch.setattr("gateway.recorder.TICK_SECONDS", DEADLINE + 10)
     journal = house.journal()
     recorder = Recorder(house.folder / "journal", house.store, house.counted.append, 600.0)
     stop = threading.Event()
     thread = threading.Thread(target=recorder.run, args=(stop,))
     thread.start()
-    for number in range(3):
-        journal.append(_record(number))
-        assert recorder.catch_up(DEADLINE)
-        assert len(house.stored()) == number + 1
-    stop.set()
-    recorder.catch_up(DEADLINE)
-    thread.join()
+    try:
+        for number in range(3):
+            journal.append(_record(number))
+            assert recorder.catch_up(DEADLINE)
+            assert len(house.stored()) == number + 1
+    finally:
+        stop.set()
+        recorder.catch_up(DEADLINE)
+        thread.join()
