@@ -122,6 +122,7 @@ async def _control(settings: Settings, listening: socket.socket) -> int:
         audit = SqliteAudit(settings.data_dir / "audit.db")
         stack.callback(audit.close)
         book = Book(settings.data_dir / "run")
+        stack.callback(book.close)
         recorder = Recorder(settings.data_dir / "journal", audit, book.observe, settings.audit.keep_segments_seconds)
         book.watch(recorder)
         shipped = threading.Event()

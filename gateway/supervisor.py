@@ -149,8 +149,7 @@ class Supervisor:
             Child(f"worker-{index}", lambda index=index: _role("worker", index, data, payload))  # type: ignore[misc]
             for index in range(settings.workers)
         ]
-        for index in range(settings.workers):
-            _clear_board(self._run_folder, index)
+        _clear_boards(self._run_folder)
         urls = (url_of(data), url_of(admin))
         (self._run_folder / "endpoints.json").write_text(
             json.dumps({"pid": os.getpid(), "data_url": urls[0], "admin_url": urls[1]}), encoding="utf-8"
@@ -255,8 +254,7 @@ def url_of(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _clear_board(run_folder: Path, index: int) -> None:
-    """Forget that the worker of an earlier run was ready."""
-    board = Board(board_path(run_folder, index))
-    board[Slot.READY] = 0
-    board.close()
+def _clear_boards(run_folder: Path) -> None:
+    """Forget the workers of an earlier run: they are not ready any more, and there may be fewer of them now."""
+    for board in run_folder.glob("worker-*.board"):
+        board.unlink()
