@@ -22,6 +22,7 @@ from gateway.book import Book
 from gateway.controlplane import ControlPlane
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, UnknownPath
 from gateway.logs import logger
+from gateway.lookups import shown
 from gateway.ports import AuditStore
 from gateway.recorder import Recorder
 
@@ -83,7 +84,7 @@ def _endpoint(methods: Mapping[str, Handler]) -> Handler:
 
 
 async def _unknown_path(request: Request, _: Exception) -> Response:
-    return problem(UnknownPath(f"the admin port has no path {request.url.path!a}; the README lists those it has"))
+    return problem(UnknownPath(f"the admin port has no path {shown(request.url.path)}; the README lists those it has"))
 
 
 async def _method_not_allowed(request: Request, error: Exception) -> Response:

@@ -16,13 +16,13 @@ from starlette.responses import Response
 from gateway.admin.answers import answer, extended, missing_of
 from gateway.controlplane import ControlPlane
 from gateway.errors import DocumentNotFound, RulesUnavailable
+from gateway.lookups import shown
 from gateway.ports import AuditStore
 from gateway.record import Payload, Record
 from gateway.recorder import Recorder
 
 CATCH_UP_SECONDS = 1.0
 """How long a look-up waits until the records of the moment it came are in the store."""
-_LONGEST_SHOWN = 128
 
 
 class Audit:
@@ -47,9 +47,9 @@ class Audit:
         if not records:
             raise DocumentNotFound(_not_found(any_id, behind))
         context = _Context(self._control)
-        shown = [await _entry(record, shadows, context) for record, shadows in families(records)]
+        entries = [await _entry(record, shadows, context) for record, shadows in families(records)]
         notes = [note for note in (behind, context.trouble) if note]
-        return answer({"id": any_id, "records": shown, **({"notes": notes} if notes else {})})
+        return answer({"id": any_id, "records": entries, **({"notes": notes} if notes else {})})
 
 
 class _Context:
@@ -139,13 +139,13 @@ def shown_record(record: Record) -> dict[str, Any]:
 
 def shown_payload(payload: Payload) -> dict[str, Any]:
     """Return a payload with its body as text if it is UTF-8, else in base64 and `encoding` saying so."""
-    shown = {name: getattr(payload, name) for name in payload.__struct_fields__}
+    fields = {name: getattr(payload, name) for name in payload.__struct_fields__}
     if payload.body is not None:
         try:
-            shown["body"] = payload.body.decode()
+            fields["body"] = payload.body.decode()
         except UnicodeDecodeError:
-            shown |= {"body": base64.b64encode(payload.body).decode(), "encoding": "base64"}
-    return shown
+            fields |= {"body": base64.b64encode(payload.body).decode(), "encoding": "base64"}
+    return fields
 
 
 def explained(record: Record) -> str:
@@ -177,6 +177,5 @@ def _chosen(record: Record) -> str:
 
 
 def _not_found(any_id: str, behind: str) -> str:
-    shown = any_id if len(any_id) <= _LONGEST_SHOWN else any_id[:_LONGEST_SHOWN] + "…"
     note = f" ({behind})" if behind else ""
-    return f"no record has the request id, record id or OIP id {shown!a}{note}"
+    return f"no record has the request id, record id or OIP id {shown(any_id)}{note}"

@@ -123,10 +123,11 @@ async def expected_revision(request: Request, read: Callable[[], Awaitable[Store
     if len(revisions) == 1:
         return revisions[0]
     current = await _present(read)
-    if current not in revisions:
-        weak = "; a weak tag (W/) matches nothing" if "W/" in match else ""
-        raise RevisionConflict(f"If-Match: the document is at revision {current} now{weak}; read it again", current)
-    return current
+    if current in revisions:
+        return current
+    if revisions:
+        return max(revisions)  # not the present one, unless this is a change sent again: the control plane knows
+    raise RevisionConflict(f"If-Match: only a strong tag matches, and the document is at {etag(current)} now", current)
 
 
 async def _present(read: Callable[[], Awaitable[StoredDocument]]) -> int:

@@ -5,7 +5,7 @@ plane's.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -47,8 +47,8 @@ class Rules:
 
     async def models(self, _: Request) -> Response:
         """List every model: its versions, its route, and figures since this control process began."""
-        entries, figures = await self._control.models(), await self._figures()
-        return answer({"models": [_brief(entry, figures) for entry in entries]})
+        entries = await self._control.models()
+        return await asyncio.to_thread(self._listed, entries)
 
     async def model(self, request: Request) -> Response:
         """Show one model with the manifests of its versions, its route, and figures."""
@@ -60,7 +60,7 @@ class Rules:
             if not versions:
                 raise
             route = None
-        figures = await self._figures()
+        figures = await asyncio.to_thread(self._figures)
         return answer(
             {
                 "model": model,
@@ -136,8 +136,13 @@ class Rules:
         expect = await expected_revision(request, lambda: self._control.cohort(name))
         return _outcome(await self._control.delete_cohort(name, expect, origin_of(request)), new=False, tagged=False)
 
-    async def _figures(self) -> Figures:
-        return read_figures((await asyncio.to_thread(self._book.render)).decode())
+    def _listed(self, entries: Iterable[ModelEntry]) -> Response:
+        figures = self._figures()
+        return answer({"models": [_brief(entry, figures) for entry in entries]})
+
+    def _figures(self) -> Figures:
+        """Return the figures of now; with thousands of versions this takes a while, so it is for a thread."""
+        return read_figures(self._book.render().decode())
 
 
 def _truth(request: Request, name: str) -> bool:

@@ -14,11 +14,10 @@ from typing import Any
 import yaml
 
 from gateway.cli.failures import Misuse
-from routing.codec import DocumentError, read_object
+from routing.codec import MAX_BYTES, DocumentError, read_object
 
 SUFFIXES = (".json", ".yaml", ".yml")
 STDIN = Path("-")
-_MAX_BYTES = 4 * 1024 * 1024
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -71,14 +70,14 @@ def _manifest_file(path: Path) -> Path:
 def _read(path: Path, name: str) -> bytes:
     try:
         if path == STDIN:
-            text = sys.stdin.buffer.read(_MAX_BYTES + 1)
+            text = sys.stdin.buffer.read(MAX_BYTES + 1)
         else:
             with path.open("rb") as file:
-                text = file.read(_MAX_BYTES + 1)
+                text = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise Misuse(f"{name}: cannot be read: {error.strerror or error}", "Check the path.") from None
-    if len(text) > _MAX_BYTES:
-        raise Misuse(f"{name}: larger than {_MAX_BYTES} bytes", "Check that this is the file you meant.")
+    if len(text) > MAX_BYTES:
+        raise Misuse(f"{name}: larger than {MAX_BYTES} bytes", "Check that this is the file you meant.")
     return text
 
 

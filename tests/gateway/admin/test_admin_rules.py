@@ -162,9 +162,15 @@ def test_change_is_made_once_when_it_is_sent_twice_under_one_key(with_admin: Wit
             first = await at.http.put(PLACE, json=ROUTE, headers=headers)
             again = await at.http.put(PLACE, json=ROUTE, headers={"idempotency-key": '"op-1"'})
             assert (first.status_code, first.json()) == (again.status_code, again.json())
-            other = await at.http.put(PLACE, json={**ROUTE, "timeout_ms": 5}, headers={**headers, "if-match": '"3"'})
+            change = {**ROUTE, "timeout_ms": 5}
+            for _ in range(2):
+                listed = await at.http.put(
+                    PLACE, json=change, headers={"idempotency-key": "op-2", "if-match": '"2", "3"'}
+                )
+                assert (listed.status_code, listed.json()["revision"]) == (200, 4)
+            other = await at.http.put(PLACE, json={**ROUTE, "timeout_ms": 6}, headers={**headers, "if-match": '"4"'})
             assert problem(other, 422, "invalid_document")["path"] == "operation_id"
-            assert (await at.http.get(PLACE)).headers["etag"] == '"3"'
+            assert (await at.http.get(PLACE)).headers["etag"] == '"4"'
 
     with_admin(test)
 
