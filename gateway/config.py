@@ -72,7 +72,9 @@ class OnnxSettings(_Group):
 class UpstreamSettings(_Group):
     """How versions with HTTP backends are called."""
 
-    max_connections: Annotated[Whole, Field(ge=1, description="connections per worker, over all backends")] = 256
+    max_connections: Annotated[
+        Whole, Field(ge=1, description="connections per worker, over all backends; shadows have as many of their own")
+    ] = 256
     keepalive_seconds: Annotated[Decimal, Field(ge=0, description="how long an idle connection is kept")] = 30.0
     connect_timeout_ms: Annotated[Whole, Field(ge=1, description="time to connect, within the request's deadline")] = (
         2_000

@@ -69,7 +69,7 @@ class Publisher:
                 revision = await self._store.apply(change_of(origin, write, put.requires))
             except DocumentNotFound:
                 continue  # what it needs was deleted since it was checked; the check now says what
-            except RevisionConflict:
+            except (RevisionConflict, RevisionRequired):
                 # Its own twin, sent again by an impatient client, may have been first.
                 if (made := await self.made_before(put.kind, put.name, put.json, origin)) is None:
                     raise

@@ -9,6 +9,8 @@ from typing import Any
 
 from gateway.logs import logger
 
+_AGAIN_SECONDS = 0.5
+
 
 class Tasks:
     """A set of running tasks with one owner. A task that dies of an exception is logged, never silent."""
@@ -44,8 +46,10 @@ class Tasks:
 
 
 async def _cancel(tasks: set[asyncio.Task[Any]]) -> int:
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks)
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        # On Python 3.11 a cancellation that meets the end of an `asyncio.wait_for` can be lost; so it is sent again.
+        _, pending = await asyncio.wait(pending, timeout=_AGAIN_SECONDS)
     return len(tasks)

@@ -172,6 +172,10 @@ def _chosen(record: Record) -> str:
                 "No pin held for the caller. Of the versions in the split, weighted rendezvous hashing of "
                 f"{subject} gave version {record.intended}."
             )
+        case "shadow":
+            return (
+                f"A copy of request {record.primary_id}, which the route's shadows send to version {record.intended}."
+            )
         case _:
             return "The request was refused before a version was chosen."
 

@@ -33,7 +33,7 @@ class RunningGateway:
         self.folder = folder
         self.data_dir = folder / "data"
         self.log_path = folder / "gateway.log"
-        self.options = options
+        self.options = options if "--gateway" in options else (*options, "--gateway", "gateway")
         self.http = httpx2.Client(timeout=30.0, trust_env=False)
         self.start()
 

@@ -20,7 +20,7 @@ from gateway.errors import (
     RevisionRequired,
     RulesUnavailable,
 )
-from gateway.ports import Acknowledgement, RulesStore
+from gateway.ports import Acknowledgement, ChangeSet, Kind, RulesStore, StoredDocument
 from gateway.stores.rules_redis import RedisRules
 from tests.gateway.conftest import Bench, RunBench
 
@@ -297,17 +297,50 @@ def test_cohort_that_routes_pin_is_not_deleted_and_they_are_named(run_bench: Run
 
 
 class Overtaken(RedisRules):
-    """The real store, in which somebody else makes a change just before ours: a race with its outcome decided."""
+    """The real store, in which something else happens just before a call of ours: a race with its outcome decided."""
 
-    def __init__(self, url: str, before: Callable[[], Awaitable[Any]]) -> None:
+    def __init__(self, url: str, before: Callable[[], Awaitable[Any]], call: str = "apply") -> None:
         super().__init__(url)
         self._before: Callable[[], Awaitable[Any]] | None = before
+        self._call = call
 
-    async def apply(self, change: Any) -> int:
-        before, self._before = self._before, None
-        if before is not None:
-            await before()
+    async def apply(self, change: ChangeSet) -> int:
+        await self._overtake("apply")
         return await super().apply(change)
+
+    async def read(self, kind: Kind, name: str) -> StoredDocument | None:
+        await self._overtake("read")
+        return await super().read(kind, name)
+
+    async def _overtake(self, call: str) -> None:
+        if call == self._call and self._before is not None:
+            before, self._before = self._before, None
+            await before()
+
+
+@pytest.mark.parametrize("call", ["read", "apply"])
+def test_change_whose_twin_was_first_is_answered_as_the_twin(run_bench: RunBench, call: str) -> None:
+    async def scenario(bench: Bench) -> None:
+        plane = await two_versions(bench)
+        store = Overtaken(bench.valkey.url, lambda: plane.put_route("fraud", route(WHOLE), None, origin("op-1")), call)
+        assert (await plane_of(store).put_route("fraud", route(WHOLE), None, origin("op-1"))).revision == 2
+        assert (await plane.route("fraud")).revision == 2
+        await store.close()
+
+    run_bench(scenario)
+
+
+@pytest.mark.parametrize("call", ["read", "apply"])
+def test_change_that_another_editor_overtakes_is_refused(run_bench: RunBench, call: str) -> None:
+    async def scenario(bench: Bench) -> None:
+        plane = await two_versions(bench)
+        store = Overtaken(bench.valkey.url, lambda: plane.put_route("fraud", route(WHOLE), None, origin("op-1")), call)
+        with pytest.raises(RevisionConflict) as refused:
+            await plane_of(store).put_route("fraud", route(HALVES), 0, origin("op-2"))
+        assert refused.value.current == 2
+        await store.close()
+
+    run_bench(scenario)
 
 
 def test_deleting_loses_against_a_pin_that_is_made_at_the_same_time(run_bench: RunBench) -> None:

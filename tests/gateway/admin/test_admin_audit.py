@@ -267,6 +267,7 @@ def test_explanation_says_in_words_why_a_version_answered() -> None:
     assert words(reason="pin", rule="pins[0]", cohort="beta") == (
         "The caller is in cohort beta, which pins[0] sends to version 2."
     )
+    assert words(reason="shadow", role="shadow", primary_id="r-0").startswith("A copy of request r-0, which")
     assert words(served="1").endswith("Version 1 served in its place, because it failed.")
     assert words(served=None, error="it broke").endswith("No version answered: it broke")
     assert "last known ones" in words(stale=True)

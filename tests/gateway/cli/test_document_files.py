@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.cli.documents import read_document, read_lines, read_manifest
 from gateway.cli.failures import Misuse
+from routing.codec import MAX_BYTES
 
 Write = Any
 
@@ -131,7 +132,7 @@ def test_a_file_is_refused_when_it_is_missing_a_folder_or_of_another_kind(tmp_pa
 
 def test_a_file_is_refused_when_it_is_larger_than_any_document(write: Write) -> None:
     with pytest.raises(Misuse, match="larger than 4194304 bytes"):
-        read_document(write(b" " * (4 * 1024 * 1024 + 1)))
+        read_document(write(b" " * (MAX_BYTES + 1)))
 
 
 def test_the_artifact_is_absolute_when_the_manifest_names_it_beside_itself(

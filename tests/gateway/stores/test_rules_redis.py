@@ -169,6 +169,32 @@ def test_server_that_is_not_there_is_named_without_its_password() -> None:
     in_use("redis://ann:swordfish@127.0.0.1:1/0", scenario)
 
 
+def test_password_is_masked_when_the_server_itself_repeats_it() -> None:
+    """Redis does, where AUTH is renamed or disabled: unknown command 'AUTH', with args beginning with: …"""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"swordfish-7")
+        writer.write(b"-ERR unknown command 'AUTH', with args beginning with: 'swordfish-7'\r\n")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async def scenario() -> None:
+        server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        store = RedisRules(f"redis://:swordfish-7@127.0.0.1:{port}/0")
+        try:
+            with pytest.raises(RulesUnavailable, match=r"unknown command 'AUTH'.*'\*\*\*'") as refused:
+                await store.head()
+            assert "swordfish" not in str(refused.value)
+        finally:
+            await store.close()
+            server.close()
+            await server.wait_closed()
+
+    asyncio.run(scenario())
+
+
 def test_no_new_epoch_is_begun_when_the_head_is_lost_and_documents_are_not(valkey: RunningValkey) -> None:
     async def scenario(store: RedisRules) -> None:
         await store.initialise()
