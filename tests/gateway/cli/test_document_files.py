@@ -131,7 +131,7 @@ def test_a_file_is_refused_when_it_is_missing_a_folder_or_of_another_kind(tmp_pa
 
 
 def test_a_file_is_refused_when_it_is_larger_than_any_document(write: Write) -> None:
-    with pytest.raises(Misuse, match="larger than 4194304 bytes"):
+    with pytest.raises(Misuse, match="larger than 16777216 bytes"):
         read_document(write(b" " * (MAX_BYTES + 1)))
 
 
