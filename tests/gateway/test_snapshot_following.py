@@ -98,6 +98,21 @@ def test_model_comes_and_goes_with_its_route(run_bench: RunBench) -> None:
     run_bench(scenario)
 
 
+def test_registered_versions_come_and_go_without_any_route(run_bench: RunBench) -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.write(bench.version("fraud", "1"))
+        worker = await bench.worker().follow()
+        await bench.write(bench.version("fraud", "2"), bench.version("spam", "1"))
+        await worker.reach(2)
+        assert worker.snapshot.registered == {("fraud", "1"), ("fraud", "2"), ("spam", "1")}
+        await bench.write(("version", "fraud/1", None))
+        await worker.reach(3)
+        assert worker.snapshot.registered == {("fraud", "2"), ("spam", "1")}
+        assert bench.adding.made == []
+
+    run_bench(scenario)
+
+
 def test_cohort_change_reaches_every_route_that_pins_it(run_bench: RunBench) -> None:
     async def scenario(bench: Bench) -> None:
         pins = [{"cohort": "beta", "version": "1"}]

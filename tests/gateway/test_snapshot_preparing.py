@@ -79,6 +79,22 @@ def test_broken_version_holds_its_route_back_and_no_other_model(run_bench: RunBe
     run_bench(scenario)
 
 
+def test_cohort_change_reaches_a_route_whose_successor_is_held_back(run_bench: RunBench) -> None:
+    async def scenario(bench: Bench) -> None:
+        pins = [{"cohort": "beta", "version": "1"}]
+        await bench.write(bench.version("fraud", "1"), bench.version("fraud", "2", "no number"), bench.cohort("beta"))
+        await bench.write(bench.route("fraud", WHOLE, pins=pins))
+        worker = await bench.worker().follow()
+        await bench.write(bench.route("fraud", HALVES, pins=pins))
+        await bench.acknowledgement("w0", 3, lambda problems: "not in force" in problems["fraud"])
+        await bench.write(bench.cohort("beta", match=[{"header": "x-tenant", "in": ["acme"]}]))
+        await worker.reach(4)
+        entry = worker.snapshot.routes["fraud"]
+        assert (entry.revision, entry.consulted, entry.cohort_revision) == (2, ("x-tenant",), 4)
+
+    run_bench(scenario)
+
+
 def test_broken_version_is_tried_again_until_it_can_be_prepared(run_bench: RunBench) -> None:
     async def scenario(bench: Bench) -> None:
         await bench.write(bench.version("fraud", "1"), bench.version("fraud", "2"), bench.route("fraud", WHOLE))
