@@ -61,10 +61,12 @@ class History:
         return await self._load()
 
     async def changes(self, documents: Documents, head: Head) -> Advance | None:
-        """Return the way from `documents` to `head` or beyond; None when there is none, as `trouble` will say."""
+        """Return the way from `documents` to `head` or beyond; None when there is none."""
         ours, operation_id = documents.head, documents.operation_id
         assert ours is not None
-        if head.epoch == ours.epoch and 0 < head.revision - ours.revision <= _MOST_REVISIONS:
+        if head.epoch == ours.epoch and head.revision <= ours.revision:
+            return None
+        if head.epoch == ours.epoch and head.revision - ours.revision <= _MOST_REVISIONS:
             known = min(ours.revision, 1)  # our own revision comes along, to be compared
             revisions = await self._source.revisions(ours.revision - known, head.revision)
             if revisions:

@@ -69,10 +69,12 @@ class InForce:
         """Return the snapshot after `previous`, with these models looked at again and all others as they were."""
         routes = dict(previous.routes) if previous is not None else {}
         versions = dict(previous.versions) if previous is not None else {}
+        looked: dict[str, _Placed | None] = {}
         for model in models:
             before, after = self._placed.get(model), self._place(model)
             if after is before:
                 continue
+            looked[model] = after
             if before is not None:
                 routes.pop(model)
                 for version in before.versions:
@@ -80,15 +82,23 @@ class InForce:
             if after is not None:
                 routes[model] = after.entry
                 versions |= {(model, version): prepared for version, prepared in after.versions.items()}
-            self.loaded += _healthy(after) - _healthy(before)
+        self._commit(looked)
         documents = self._documents
         assert documents.head is not None  # there are no models before there is a head
         return Snapshot(
             documents.head, routes, documents.cohorts, documents.cohort_revisions, versions, documents.registered
         )
 
+    def _commit(self, looked: Mapping[str, _Placed | None]) -> None:
+        """Note what was placed, all at once: had one model failed, none would count as being in the snapshot."""
+        for model, after in looked.items():
+            before = self._placed.pop(model, None)
+            self.loaded += _healthy(after) - _healthy(before)
+            if after is not None:
+                self._placed[model] = after
+
     def _place(self, model: str) -> _Placed | None:
-        """Put the model's newest route in force if that can be, and return what is in force of it now.
+        """Return what is to be in force of a model: its newest route if that can be.
 
         A route comes into force when each of its versions can serve. A version that cannot be prepared holds it back,
         so that a bad artifact never takes traffic, unless the model has nothing else in force or that version is as
@@ -97,7 +107,6 @@ class InForce:
         entry, current = self._documents.routes.get(model), self._placed.get(model)
         if entry is None:
             self.problems.pop(model, None)
-            self._placed.pop(model, None)
             self._preparations.retain(model, frozenset())
             return None
         found = self._find(model)
@@ -115,8 +124,6 @@ class InForce:
             placed = _Placed(entry, usable, frozenset(broken))
         if not self.problems[model]:
             del self.problems[model]
-        if placed is not None:
-            self._placed[model] = placed
         self._preparations.retain(model, found.keys() | (placed.versions.keys() if placed is not None else set()))
         return placed
 

@@ -66,6 +66,7 @@ class Rules:
         self._newer = asyncio.Event()
         self._news = asyncio.Event()
         self._settled: set[str] = set()
+        self._touched: set[str] = set()  # by documents taken, and not looked at yet
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -150,7 +151,7 @@ class Rules:
         if trouble is None:
             self._checked_ns = monotonic_ns()
             self._board[Slot.RULES_CHECKED_NS] = time_ns()
-            if head != documents.head:
+            if self._is_behind(head):
                 self._newest = head
                 self._newer.set()
         return True
@@ -160,18 +161,25 @@ class Rules:
     async def _follow(self) -> None:
         await self._newer.wait()
         self._newer.clear()
-        if self._newest is None or self._newest == self._documents.head:
-            return
         try:
-            advance = await self._history.changes(self._documents, self._newest)
+            await self._fetch()
         except RulesUnavailable as error:
             # Nothing is lost: the next poll finds the newer head again.
             logger().warning("rules_not_fetched", why=error.message)
-            return
-        if advance is not None:
-            touched = await self._documents.take(advance.head, advance.operation_id, advance.changed)
-            self._put_in_force(self._in_force.advance(self._snapshot, touched))
+        if self._is_behind(self._documents.head):
+            self._put_in_force(self._in_force.advance(self._snapshot, self._touched))
+            self._touched = set()
             await self._keep()
+
+    async def _fetch(self) -> None:
+        """Take what changed in the store. What it touches stays noted until it has been put in force."""
+        assert self._newest is not None
+        if advance := await self._history.changes(self._documents, self._newest):
+            self._touched |= await self._documents.take(advance.head, advance.operation_id, advance.changed)
+
+    def _is_behind(self, head: Head | None) -> bool:
+        """Tell whether something is to be put in force to be at `head`; also after a defect on the way there."""
+        return bool(self._touched) or self._snapshot is None or self._snapshot.head != head
 
     def _put_in_force(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot

@@ -42,8 +42,9 @@ for at = cursor, #ARGV, 5 do
   if stored then
     revision, before = string.match(stored, '^(%d+) (.*)$')
   end
+  revision = revision or '0' -- something that no change has written can be replaced like nothing
   if revision ~= expected then
-    return {'conflict', kind, name, revision or '0'}
+    return {'conflict', kind, name, revision}
   end
   local after = nil
   if ARGV[at + 3] == 'set' then

@@ -102,7 +102,7 @@ def test_broken_version_is_tried_again_until_it_can_be_prepared(run_bench: RunBe
         artifact = bench.adding.artifact("fraud", "2")
         artifact.unlink()
         await bench.write(bench.route("fraud", HALVES))
-        await until(lambda: len(bench.adding.made) == 2)
+        await bench.acknowledgement("w0", 2, lambda problems: "not in force" in problems["fraud"])
         artifact.write_text("1", encoding="utf-8")
         await until(lambda: worker.snapshot.routes["fraud"].revision == 2)
         await until(lambda: bench.adding.made[1].releases == 1)  # what failed has given back what it took

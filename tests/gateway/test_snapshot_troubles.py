@@ -12,6 +12,7 @@ import pytest
 import structlog
 
 from gateway.documents import Documents
+from gateway.inforce import InForce
 from gateway.metrics import Slot
 from tests.conftest import until
 from tests.gateway.conftest import Bench, RunBench, Worker
@@ -283,26 +284,29 @@ def test_manifest_that_is_no_version_is_found_when_a_route_names_it(run_bench: R
 # ── our own defects, and our own disk ────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.parametrize("place", [(Documents, "take"), (InForce, "_place"), (InForce, "_commit")])
 def test_defect_of_ours_is_an_alarm_and_not_the_end_of_following(
-    run_bench: RunBench, monkeypatch: pytest.MonkeyPatch
+    run_bench: RunBench, monkeypatch: pytest.MonkeyPatch, place: tuple[type, str]
 ) -> None:
     async def scenario(bench: Bench) -> None:
         worker = await in_force(bench)
-        take = Documents.take
+        sound = getattr(*place)
         broken = asyncio.Event()
 
-        async def defective(self: Documents, *arguments: Any) -> set[str]:
+        def defective(*arguments: Any) -> Any:
             if not broken.is_set():
                 broken.set()
                 raise ZeroDivisionError
-            return await take(self, *arguments)
+            return sound(*arguments)
 
-        monkeypatch.setattr(Documents, "take", defective)
+        monkeypatch.setattr(*place, defective)
         with structlog.testing.capture_logs() as lines:
             await bench.write(bench.route("fraud", WHOLE, timeout_ms=99))
             await until(lambda: worker.alarm)
-            await worker.reach(4)
             await until(lambda: not worker.alarm)
+        assert worker.snapshot.head.revision == 4
+        assert worker.snapshot.routes["fraud"].route.timeout_ms == 99
+        await bench.healthy("w0", 4)
         assert isinstance(
             next(line for line in lines if line["event"] == "rules_defect")["exc_info"], ZeroDivisionError
         )

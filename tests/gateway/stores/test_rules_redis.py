@@ -8,7 +8,7 @@ from time import monotonic
 import pytest
 
 from gateway.errors import RulesUnavailable, SettingsError
-from gateway.ports import Acknowledgement, ChangeSet, Head, Write
+from gateway.ports import Acknowledgement, ChangeSet, Head, StoredDocument, Write
 from gateway.stores.rules_redis import RedisRules
 from tests.conftest import RunningValkey, until
 
@@ -220,6 +220,17 @@ def test_nothing_is_changed_when_the_history_is_ahead_of_the_head(valkey: Runnin
         assert stored is not None
         assert stored.revision == 2
         assert await store.head() == Head((await store.initialise()).epoch, 1)
+
+    in_use(valkey.url, scenario)
+
+
+def test_value_that_no_change_has_written_can_be_replaced(valkey: RunningValkey) -> None:
+    async def scenario(store: RedisRules) -> None:
+        await store.initialise()
+        valkey.command("HSET", "{pm}:routes", "fraud", "what is this")
+        assert (await store.load()).documents["route", "fraud"].revision == 0
+        assert await store.apply(one_change("op")) == 1
+        assert await store.read("route", "fraud") == StoredDocument(1, b"{}")
 
     in_use(valkey.url, scenario)
 
