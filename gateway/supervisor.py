@@ -115,13 +115,13 @@ class Supervisor:
         self._run_folder = settings.data_dir / "run"
 
     async def run(self) -> int:
-        """Run until SIGTERM or SIGINT and return the exit code: 0, or 1 when a child could not be started at all."""
+        """Run until SIGTERM, SIGINT or SIGHUP; return the exit code: 0, or 1 when a child could not be started at all."""
         self._run_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = lock_data_folder(self._settings.data_dir)
         data = bind(self._settings.host, self._settings.port, "port")
         admin = bind(self._settings.admin_host, self._settings.admin_port, "admin_port")
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._asked_to_stop, number)
         try:
             return await self._run(data, admin)
