@@ -13,7 +13,6 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from logging import ERROR, INFO
 
 import uvloop
 
@@ -22,15 +21,14 @@ from gateway.admin.app import build_admin
 from gateway.book import Book
 from gateway.catalog import Manifest, Signature
 from gateway.config import Settings, read_settings
-from gateway.controlplane import ControlPlane
+from gateway.controlplane import ControlPlane, StoreWatch
 from gateway.dataplane import DataPlane
-from gateway.errors import ArtifactInvalid, RulesUnavailable, SettingsError
+from gateway.errors import ArtifactInvalid, SettingsError
 from gateway.executors.http import HttpExecutor
 from gateway.flight import Origin
 from gateway.journal import Journal
-from gateway.lastgood import last_known_revision
 from gateway.metrics import Board, Slot, board_path
-from gateway.ports import Executor, ExecutorFactory, RulesStore, UpstreamClient
+from gateway.ports import Executor, ExecutorFactory, UpstreamClient
 from gateway.protocols.oip_v2 import OipV2Face
 from gateway.recorder import Recorder
 from gateway.shadow import Shadows
@@ -50,7 +48,6 @@ except ModuleNotFoundError:  # the extra `onnx` is not installed; versions that 
 _SHADOW_DRAIN_SECONDS = 1.0
 _READINESS_SECONDS = 0.02
 _ADMIN_DRAIN_SECONDS = 1.0
-_LOOK_SECONDS = 1.0
 
 
 async def _data_worker(settings: Settings, index: int, listening: socket.socket) -> int:
@@ -132,45 +129,14 @@ async def _control(settings: Settings, listening: socket.socket) -> int:
         stack.callback(shipped.set)
         plane = ControlPlane(store, _inspector(factory), settings.rules.publish_wait_ms / 1000)
         stack.push_async_callback(tasks.cancel)
-        troubles = _Troubles(store, settings)
-        tasks.start("rules", troubles.watch())
+        watch = StoreWatch(store, settings.data_dir / "rules")
+        tasks.start("rules store", watch.run())
         stop = asyncio.Event()
         on_sigterm(stop.set)
-        await serve_until(stop, build_admin(plane, audit, recorder, book, troubles), listening, _ADMIN_DRAIN_SECONDS)
+        await serve_until(
+            stop, build_admin(plane, audit, recorder, book, watch.troubles), listening, _ADMIN_DRAIN_SECONDS
+        )
         return 0
-
-
-class _Troubles:
-    """Why the control process cannot take changes, for `/readyz`; begins the rules store if it is new."""
-
-    def __init__(self, store: RulesStore, settings: Settings) -> None:
-        self._store = store
-        self._folder = settings.data_dir / "rules"
-        self._why = ["the rules store has not answered yet"]
-
-    def __call__(self) -> list[str]:
-        return self._why
-
-    async def watch(self) -> None:
-        """Look once a second, and log every change."""
-        while True:
-            why = await self._look()
-            if why != self._why:
-                logs.logger().log(ERROR if why else INFO, "control_not_ready" if why else "control_ready", why=why)
-            self._why = why
-            await asyncio.sleep(_LOOK_SECONDS)
-
-    async def _look(self) -> list[str]:
-        try:
-            if await self._store.head() is not None:
-                return []
-            if last_known_revision(self._folder) > 0:
-                # Rules were in force here, so this store lost them; beginning anew would make that look right.
-                return ["the rules store is empty, but rules were in force here before; restore it or decide by hand"]
-            await self._store.initialise()
-        except RulesUnavailable as error:
-            return [error.message]
-        return []
 
 
 def _inspector(factory: ExecutorFactory) -> Callable[[Manifest], Awaitable[Signature | None]]:

@@ -14,13 +14,13 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from gateway.journals import JournalReader
+from gateway.journal import JournalReader
+from gateway.journal.segment import Corruption, segment_numbers, segment_path
+from gateway.journal.tail import Budget
 from gateway.logs import logger
 from gateway.metrics import Lag
 from gateway.ports import AuditStore, JournalPosition
 from gateway.record import Frame
-from gateway.segment import Corruption, segment_numbers, segment_path
-from gateway.tail import Budget
 
 TICK_SECONDS = 0.02
 BATCH_FRAMES = 1_000

@@ -115,7 +115,7 @@ class Supervisor:
         self._run_folder = settings.data_dir / "run"
 
     async def run(self) -> int:
-        """Run until SIGTERM, SIGINT or SIGHUP; return the exit code: 0, or 1 when a child could not be started at all."""
+        """Run until SIGTERM, SIGINT or SIGHUP; return 0, or 1 when a child could not be started at all."""
         self._run_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = lock_data_folder(self._settings.data_dir)
         data = bind(self._settings.host, self._settings.port, "port")

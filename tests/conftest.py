@@ -22,8 +22,8 @@ from typing import Any
 
 import pytest
 
-from gateway.artifact import check_artifact
 from gateway.catalog import Manifest, Signature, TensorSpec
+from gateway.controlplane.artifact import check_artifact
 from gateway.errors import ArtifactInvalid
 from gateway.messages import Readiness, Rendered, Result, Work
 from gateway.ports import InferProtocol

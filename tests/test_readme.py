@@ -12,7 +12,7 @@ from gateway import errors
 from gateway.admin.app import build_admin
 from gateway.admin.problems import STATUSES as ADMIN_STATUS
 from gateway.cli.app import app as command_line
-from gateway.config import Settings, setting_names
+from gateway.config import load_settings, setting_names
 from gateway.metrics import METRICS
 from gateway.protocols.oip_v2 import ROUTES, STATUS
 from routing import parse_cohort, parse_route
@@ -41,7 +41,7 @@ def _subclasses(kind: type[errors.GatewayError]) -> Iterator[type[errors.Gateway
 
 def test_the_readme_lists_every_setting_with_its_default_and_meaning() -> None:
     described = setting_names()
-    defaults = Settings().model_dump()
+    defaults = load_settings().model_dump()
     assert _first_cells("settings") == list(described)
     for name, default, meaning in _rows("settings"):
         key = name.strip("`")

@@ -19,10 +19,9 @@ from gateway.admin.probes import Probes
 from gateway.admin.problems import problem
 from gateway.admin.rules import Rules
 from gateway.book import Book
-from gateway.controlplane import ControlPlane
+from gateway.controlplane import ControlPlane, shown
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, UnknownPath
 from gateway.logs import logger
-from gateway.lookups import shown
 from gateway.ports import AuditStore
 from gateway.recorder import Recorder
 

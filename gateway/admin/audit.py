@@ -14,9 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.admin.answers import answer, extended, missing_of
-from gateway.controlplane import ControlPlane
+from gateway.controlplane import ControlPlane, shown
 from gateway.errors import DocumentNotFound, RulesUnavailable
-from gateway.lookups import shown
 from gateway.ports import AuditStore
 from gateway.record import Payload, Record
 from gateway.recorder import Recorder

@@ -14,6 +14,7 @@ import pytest
 from gateway.catalog import Manifest, Signature
 from gateway.config import OnnxSettings, RulesSettings, ShadowSettings
 from gateway.controlplane import ControlPlane
+from gateway.controlplane import Origin as ChangeOrigin
 from gateway.dataplane import DataPlane
 from gateway.errors import AuditUnavailable, BodyTooLarge
 from gateway.examples import digit_samples, digits_folder
@@ -23,7 +24,6 @@ from gateway.messages import Answer, InferRequest
 from gateway.metrics import Board, Slot
 from gateway.ports import Executor
 from gateway.protocols.oip_v2 import OipV2
-from gateway.publishing import Origin as ChangeOrigin
 from gateway.record import Record
 from gateway.shadow import Shadows
 from gateway.snapshot import Rules

@@ -13,10 +13,10 @@ import pytest
 
 from gateway.errors import AuditUnavailable
 from gateway.journal import Journal
+from gateway.journal.segment import Corruption, segment_numbers, segment_path
+from gateway.journal.tail import Budget, Tail
 from gateway.metrics import Board, Slot
 from gateway.record import Frame, Payload, Record
-from gateway.segment import Corruption, segment_numbers, segment_path
-from gateway.tail import Budget, Tail
 
 OPEN = Callable[..., Journal]
 

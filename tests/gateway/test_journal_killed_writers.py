@@ -5,9 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from gateway.journal.segment import Corruption
+from gateway.journal.tail import Budget, Tail
 from gateway.record import Frame
-from gateway.segment import Corruption
-from gateway.tail import Budget, Tail
 
 CRASHES = Path(__file__).with_name("crashing_journal.py")
 ROUNDS = 40

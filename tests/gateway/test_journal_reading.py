@@ -10,12 +10,12 @@ import msgspec
 import pytest
 
 from gateway.journal import Journal
-from gateway.journals import JournalReader
+from gateway.journal.reading import JournalReader
+from gateway.journal.segment import Corruption, SegmentHeader, pack_frame, pack_header, segment_path
+from gateway.journal.tail import CHUNK_BYTES, Budget, Tail
 from gateway.metrics import Board
 from gateway.ports import JournalPosition
 from gateway.record import Frame, Payload, Record, encode_record
-from gateway.segment import Corruption, SegmentHeader, pack_frame, pack_header, segment_path
-from gateway.tail import CHUNK_BYTES, Budget, Tail
 
 NAME = "w0.0123456789ab"
 READ = Callable[..., "Reading"]
@@ -231,7 +231,7 @@ def test_a_damaged_length_costs_the_rest_of_its_segment_and_the_alarm_counts_it(
 def test_damage_in_a_live_segment_raises_the_alarm_without_waiting_for_the_next_one(
     folder: Path, read: READ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.tail.STUCK_SECONDS", 0.0)
+    monkeypatch.setattr("gateway.journal.tail.STUCK_SECONDS", 0.0)
     path = _segment(folder, 1, 1, _frame(1) + b"\xff\xff\x00\x00" + _frame(2)[4:])
     reading = read()
     assert reading.sequences() == [1]
@@ -249,7 +249,7 @@ def test_damage_in_a_live_segment_raises_the_alarm_without_waiting_for_the_next_
 def test_damage_that_raised_the_alarm_is_not_counted_again_when_another_journal_follows(
     folder: Path, read: READ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.tail.STUCK_SECONDS", 0.0)
+    monkeypatch.setattr("gateway.journal.tail.STUCK_SECONDS", 0.0)
     _segment(folder, 1, 1, _frame(1) + b"\xff\xff\x00\x00" + _frame(2)[4:] + _frame(3))
     reading = read()
     assert reading.sequences() + reading.sequences() == [1]

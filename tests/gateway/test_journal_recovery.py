@@ -8,9 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.journal import Journal
-from gateway.metrics import Board
-from gateway.record import Payload, Record
-from gateway.segment import (
+from gateway.journal.segment import (
     SegmentHeader,
     pack_frame,
     pack_header,
@@ -18,6 +16,8 @@ from gateway.segment import (
     segment_numbers,
     segment_path,
 )
+from gateway.metrics import Board
+from gateway.record import Payload, Record
 
 RESTART = Callable[[], Journal]
 

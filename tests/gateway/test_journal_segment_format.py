@@ -9,7 +9,7 @@ from crc32c import crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.segment import (
+from gateway.journal.segment import (
     MAX_PAYLOAD_BYTES,
     Flaw,
     HeaderIncomplete,

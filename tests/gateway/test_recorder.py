@@ -11,11 +11,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.journal import Journal
+from gateway.journal.segment import segment_numbers, segment_path
 from gateway.metrics import Board
 from gateway.ports import JournalPosition
 from gateway.record import Frame, Payload, Record
 from gateway.recorder import Recorder
-from gateway.segment import segment_numbers, segment_path
 from gateway.stores.audit_sqlite import SqliteAudit
 
 DEADLINE = 20.0

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import structlog
 
-from gateway.lastgood import LastGood, Saved, last_known_revision
 from gateway.ports import Head, StoredDocument
+from gateway.snapshot.lastgood import LastGood, Saved, last_known_revision
 
 
 def saved(revision: int, documents: int = 2) -> Saved:

@@ -5,11 +5,11 @@ import asyncio
 import pytest
 import structlog
 
-from gateway import preparation
 from gateway.catalog import Manifest
 from gateway.errors import ArtifactInvalid, DigestMismatch
 from gateway.metrics import Slot
 from gateway.ports import Executor
+from gateway.snapshot import preparation
 from tests.conftest import AddingExecutor, until
 from tests.gateway.conftest import Bench, RunBench
 

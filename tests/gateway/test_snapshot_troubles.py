@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import structlog
 
-from gateway.documents import Documents
-from gateway.inforce import InForce
 from gateway.metrics import Slot
+from gateway.snapshot.documents import Documents
+from gateway.snapshot.inforce import InForce
 from tests.conftest import until
 from tests.gateway.conftest import Bench, RunBench, Worker
 

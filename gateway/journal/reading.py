@@ -10,9 +10,9 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from gateway.journal.tail import Alarm, Budget, Tail
 from gateway.ports import JournalPosition
 from gateway.record import Frame
-from gateway.tail import Alarm, Budget, Tail
 
 
 class JournalReader:

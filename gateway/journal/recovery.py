@@ -10,8 +10,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from gateway.logs import logger
-from gateway.segment import (
+from gateway.journal.segment import (
     FRAME_OVERHEAD,
     Flaw,
     HeaderIncomplete,
@@ -24,6 +23,7 @@ from gateway.segment import (
     segment_numbers,
     segment_path,
 )
+from gateway.logs import logger
 
 
 class JournalEnd(Struct, frozen=True):

@@ -9,24 +9,22 @@ store keeps the others from their work, and how old the rules are is always know
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic_ns, time_ns
 
-from gateway.alarms import Alarms
 from gateway.config import RulesSettings
-from gateway.documents import Documents, RouteEntry
 from gateway.errors import RulesUnavailable
-from gateway.history import History, must_follow
-from gateway.inforce import InForce, Snapshot
-from gateway.lastgood import LastGood, Saved
 from gateway.logs import logger
 from gateway.metrics import Board, Slot
 from gateway.ports import Acknowledgement, ExecutorFactory, Head, RulesSource
-from gateway.preparation import Preparations, PreparedVersion
-
-__all__ = ["PreparedVersion", "RouteEntry", "Rules", "Snapshot"]
+from gateway.snapshot.alarms import Alarms
+from gateway.snapshot.documents import Documents
+from gateway.snapshot.history import History, must_follow
+from gateway.snapshot.inforce import InForce, Snapshot
+from gateway.snapshot.lastgood import LastGood, Saved
+from gateway.snapshot.preparation import Preparations
 
 _HEARTBEAT_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 0.5  # between two polls of a store that does not answer
@@ -66,6 +64,7 @@ class Rules:
         self._newer = asyncio.Event()
         self._news = asyncio.Event()
         self._settled: set[str] = set()
+        self._told: tuple[Head, Mapping[str, str]] | None = None
         self._touched: set[str] = set()  # by documents taken, and not looked at yet
 
     @property
@@ -190,7 +189,10 @@ class Rules:
             "documents",
             "; ".join(f"{kind} {name} does not parse: {why}" for (kind, name), why in sorted(complaints.items())),
         )
-        logger().info("rules_in_force", revision=snapshot.head.revision, not_in_force=dict(self._in_force.problems))
+        told = (snapshot.head, dict(self._in_force.problems))
+        if told != self._told:  # a version that is tried again and again is no news
+            self._told = told
+            logger().info("rules_in_force", revision=snapshot.head.revision, not_in_force=told[1])
 
     def _on_settled(self, model: str) -> None:
         """Look at a model again once a try for one of its versions has ended; many of one turn of the loop at once."""

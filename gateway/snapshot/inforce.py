@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 import msgspec
 from msgspec import Struct
 
-from gateway.documents import Documents, RouteEntry
 from gateway.ports import Head
-from gateway.preparation import Preparations, PreparedVersion
+from gateway.snapshot.documents import Documents, RouteEntry
+from gateway.snapshot.preparation import Preparations, PreparedVersion
 from routing import Cohort, named_versions
 
 

@@ -11,9 +11,11 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator
 
-from gateway.artifact import check_artifact, differing_fields
 from gateway.catalog import Manifest, Signature, encode_manifest, parse_manifest, same_content
-from gateway.convergence import Published
+from gateway.controlplane.artifact import check_artifact, differing_fields
+from gateway.controlplane.convergence import Published
+from gateway.controlplane.lookups import Lookups, parsed, shown
+from gateway.controlplane.publishing import ATTEMPTS, Origin, Publisher, Put, change_of, check_expected, overtaken
 from gateway.errors import (
     CohortInUse,
     IncompleteManifest,
@@ -21,12 +23,8 @@ from gateway.errors import (
     RevisionConflict,
     VersionExists,
 )
-from gateway.lookups import Lookups, ModelEntry, parsed, shown
 from gateway.ports import Kind, RulesStore, StoredDocument, Write
-from gateway.publishing import ATTEMPTS, Origin, Publisher, Put, change_of, check_expected, overtaken
 from routing import DocumentError, Route, encode_document, named_versions, parse_cohort, parse_route
-
-__all__ = ["ControlPlane", "ModelEntry", "Origin", "Published"]
 
 Inspect = Callable[[Manifest], Awaitable[Signature | None]]
 

@@ -11,9 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.ports import JournalPosition
-from gateway.record import Frame, decode_record
-from gateway.segment import (
+from gateway.journal.segment import (
     FRAME_OVERHEAD,
     MAX_HEADER_BYTES,
     Corruption,
@@ -29,6 +27,8 @@ from gateway.segment import (
     segment_numbers,
     segment_path,
 )
+from gateway.ports import JournalPosition
+from gateway.record import Frame, decode_record
 
 CHUNK_BYTES = 2**20
 STUCK_SECONDS = 1.0

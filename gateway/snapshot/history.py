@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from gateway.documents import Changed, Documents
 from gateway.errors import RulesUnavailable
-from gateway.lastgood import Saved
 from gateway.ports import Head, Revision, RulesSource, StoredDocument
+from gateway.snapshot.documents import Changed, Documents
+from gateway.snapshot.lastgood import Saved
 
 _MOST_REVISIONS = 1000  # behind by more, everything is loaded instead
 

@@ -19,9 +19,9 @@ from typing import Literal
 import msgspec
 from msgspec import Raw, Struct
 
-from gateway.documents import DocumentName
 from gateway.logs import logger
 from gateway.ports import Head, Kind, StoredDocument
+from gateway.snapshot.documents import DocumentName
 
 KEPT = 3
 _NAME = re.compile(r"lkg-(\d{12,})\.json\Z")

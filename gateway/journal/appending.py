@@ -19,11 +19,11 @@ from pathlib import Path
 import msgspec
 
 from gateway.errors import AuditUnavailable
+from gateway.journal.recovery import find_end
+from gateway.journal.segment import MAX_PAYLOAD_BYTES, SegmentHeader, pack_frame, pack_header, segment_path
 from gateway.logs import logger
 from gateway.metrics import Board, Slot
 from gateway.record import Record, encode_record
-from gateway.recovery import find_end
-from gateway.segment import MAX_PAYLOAD_BYTES, SegmentHeader, pack_frame, pack_header, segment_path
 
 SYNC_SECONDS = 0.05
 _REFUSAL = "this prediction cannot be recorded, so it is withheld; send the request again"

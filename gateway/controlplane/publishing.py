@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Collection
 
 from msgspec import Struct
 
-from gateway.convergence import Published, converge
+from gateway.controlplane.convergence import Published, converge
+from gateway.controlplane.lookups import NAMES, is_text
 from gateway.errors import DocumentNotFound, InvalidDocument, RevisionConflict, RevisionRequired
-from gateway.lookups import NAMES, is_text
 from gateway.ports import ChangeSet, Kind, RulesStore, StoredDocument, Write
 
 ATTEMPTS = 8
