@@ -4,7 +4,7 @@ Belongs here: reading acknowledgements. Never here: making changes, or what a wo
 """
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from time import monotonic
 
 from msgspec import Struct
@@ -14,6 +14,7 @@ from gateway.ports import Acknowledgement, RulesStore
 LIVE_MS = 3_000
 """A worker acknowledges every second; one silent for longer than this when a change is made is not waited for."""
 _LOOK_SECONDS = 0.01
+_SILENCE_SECONDS = 1.5  # one heartbeat and a half
 
 
 class Published(Struct, frozen=True):
@@ -40,17 +41,26 @@ async def converge(
     Raises:
         RulesUnavailable: the store stopped answering. The change is made all the same.
     """
-    deadline = monotonic() + patience_s
-    awaited: set[str] = set()
+    started = monotonic()
+    deadline = started + patience_s
+    every = await store.acknowledgements()
+    awaited = _speaking(every)
+    # A store that knows no worker may just have come back; within a heartbeat it has heard from all of them.
+    settled = started if awaited else min(deadline, started + _SILENCE_SECONDS)
     while True:
-        every = await store.acknowledgements()
-        awaited |= {said.worker for said in every if said.age_ms < LIVE_MS}
+        awaited |= _speaking(every)
         live = [said for said in every if said.worker in awaited]
         laggards = {said.worker: why for said in live if (why := _why_not(said, revision, models))}
-        if not laggards or monotonic() >= deadline:
+        now = monotonic()
+        if now >= deadline or (now >= settled and not laggards):
             acknowledged = tuple(said.worker for said in live if said.worker not in laggards)
             return Published(revision, changed, bool(acknowledged) and not laggards, acknowledged, laggards)
         await asyncio.sleep(_LOOK_SECONDS)
+        every = await store.acknowledgements()
+
+
+def _speaking(every: Sequence[Acknowledgement]) -> set[str]:
+    return {said.worker for said in every if said.age_ms < LIVE_MS}
 
 
 def _why_not(said: Acknowledgement, revision: int, models: Collection[str]) -> str | None:
