@@ -11,7 +11,7 @@ help:
 	@echo "make demo   send a few hundred real digits through a running gateway"
 	@echo "make test   the whole fast suite"
 	@echo "make check  lint, types, import contracts, coverage of the decision"
-	@echo "make e2e    third-party clients and the long end-to-end runs"
+	@echo "make e2e    third-party clients, and 20 000 requests whose shares must agree"
 
 $(VENV)/ready: requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -45,8 +45,10 @@ $(VENV)-clients/ready: requirements/clients.txt
 	$(VENV)-clients/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/clients.txt
 	@touch $@
 
+# What `make test` leaves out or does with fewer requests; the other end-to-end tests are in `make test`.
 e2e: $(VENV)/ready $(VENV)-clients/ready
-	FULL_COUNT=1 TEST_CLIENTS_PYTHON=$(abspath $(VENV)-clients/bin/python) $(BIN)/python -m pytest tests/e2e
+	FULL_COUNT=1 TEST_CLIENTS_PYTHON=$(abspath $(VENV)-clients/bin/python) \
+	  $(BIN)/python -m pytest tests/e2e/test_third_party_clients.py tests/e2e/test_shares_agree.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-clients pointsman-data build dist *.egg-info

@@ -25,6 +25,7 @@ from gateway.stores.rules_redis import RedisRules
 from tests.gateway.conftest import Bench, RunBench
 
 WHOLE, HALVES = {"1": 10_000}, {"1": 5000, "2": 5000}
+NOBODY_WAITS_S = 0.02  # where no worker is alive, there is nothing to wait for
 
 
 async def inspect(manifest: Manifest) -> Signature | None:
@@ -46,7 +47,7 @@ def route(split: dict[str, int], **fields: Any) -> bytes:
 
 async def two_versions(bench: Bench) -> ControlPlane:
     await bench.write(bench.version("fraud", "1"), bench.version("fraud", "2"))
-    return plane_of(bench.store)
+    return plane_of(bench.store, NOBODY_WAITS_S)
 
 
 # ── what is made ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -251,7 +252,7 @@ def test_route_in_the_store_that_does_not_parse_can_be_replaced(run_bench: RunBe
 
 def test_cohort_is_made_changed_listed_and_deleted(run_bench: RunBench) -> None:
     async def scenario(bench: Bench) -> None:
-        plane = plane_of(bench.store)
+        plane = plane_of(bench.store, NOBODY_WAITS_S)
         assert (await plane.put_cohort("beta", b'{"name": "beta"}', None, origin("op-1"))).revision == 1
         assert (await plane.put_cohort("alpha", b'{"name": "alpha"}', 0, origin("op-2"))).revision == 2
         assert (await plane.put_cohort("beta", b'{"name": "beta", "keys": ["u-1"]}', 1, origin("op-3"))).revision == 3

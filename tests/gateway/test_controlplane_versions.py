@@ -34,7 +34,7 @@ def plane_of(bench: Bench) -> ControlPlane:
         finally:
             await executor.release()
 
-    return ControlPlane(bench.store, inspect, 5.0)
+    return ControlPlane(bench.store, inspect, 0.02)  # no worker is alive to be waited for
 
 
 # ── registering ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -175,7 +175,7 @@ def test_version_with_an_http_backend_needs_no_artifact(run_bench: RunBench) -> 
         async def inspect(manifest: Manifest) -> Signature | None:
             return None
 
-        plane = ControlPlane(bench.store, inspect, 5.0)
+        plane = ControlPlane(bench.store, inspect, 0.02)
         backend = {"http": {"urls": ["http://127.0.0.1:9"]}}
         manifest = bench.adding.manifest("fraud", "2", backend=backend)
         bench.adding.artifact("fraud", "2").unlink()
