@@ -122,7 +122,8 @@ class Supervisor:
         admin = bind(self._settings.admin_host, self._settings.admin_port, "admin_port")
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(number, self._asked_to_stop, number)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup(1) means it
+                loop.add_signal_handler(number, self._asked_to_stop, number)
         try:
             return await self._run(data, admin)
         finally:

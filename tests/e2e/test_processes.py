@@ -2,10 +2,13 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 
 import httpx2
+import pytest
 
 from gateway.examples import digit_samples
 from tests.e2e import backends
@@ -116,11 +119,12 @@ def test_sigterm_goes_not_ready_first_lets_requests_end_and_leaves_no_process(st
     assert record["outcome"] == "served"
 
 
-def test_sigint_ends_everything(start_gateway: Start) -> None:
-    gateway = _with_examples(start_gateway)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_and_a_terminal_that_goes_away_end_everything(number: int, start_gateway: Start) -> None:
+    gateway = start_gateway("gateway")
     pids = [*gateway.children(), gateway.process.pid]
     assert len(pids) == 5  # supervisor, control, two workers, embedded Valkey
-    gateway.process.send_signal(signal.SIGINT)
+    gateway.process.send_signal(number)
     assert gateway.process.wait(10) == 0
     assert running(pids) == []
 
@@ -156,9 +160,6 @@ def test_rules_and_records_live_through_a_restart(start_gateway: Start) -> None:
 
 
 def test_a_second_gateway_on_the_same_data_folder_is_refused(start_gateway: Start) -> None:
-    import subprocess
-    import sys
-
     gateway = start_gateway("gateway", "--workers", "1")
     second = subprocess.run(
         [
@@ -183,9 +184,6 @@ def test_a_second_gateway_on_the_same_data_folder_is_refused(start_gateway: Star
 
 
 def test_a_port_in_use_is_refused_naming_the_setting(start_gateway: Start) -> None:
-    import subprocess
-    import sys
-
     gateway = start_gateway("gateway", "--workers", "1")
     port = gateway.data_url.rpartition(":")[2]
     second = subprocess.run(
