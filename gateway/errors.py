@@ -47,13 +47,18 @@ from typing import ClassVar
 
 
 class GatewayError(Exception):
-    """Base of every error of the gateway. `message` is fit for the eyes of a client: no secrets, no paths of ours."""
+    """Base of every error of the gateway. `message` is for records, logs and operators, and never holds a secret."""
 
     code: ClassVar[str] = "internal_error"
 
     def __init__(self, message: str) -> None:
         self.message = message
         super().__init__(message)
+
+    @property
+    def public(self) -> str:
+        """What a client may read: the message without addresses and paths of ours."""
+        return self.message
 
 
 class RequestError(GatewayError):
@@ -134,6 +139,14 @@ class ServingError(GatewayError):
         super().__init__(message)
         self.backend = backend
 
+    @property
+    def public(self) -> str:
+        """The message with "the backend" in place of its address."""
+        origin = "/".join(self.backend.split("/")[:3])
+        if "://" not in origin:
+            return self.message
+        return self.message.replace(self.backend, "the backend").replace(origin, "the backend")
+
 
 class NotReady(ServingError):
     """No rules are in force yet in this worker."""
@@ -145,6 +158,11 @@ class VersionNotReady(ServingError):
     """The version is named by the route but could not be prepared here."""
 
     code = "version_not_ready"
+
+    @property
+    def public(self) -> str:
+        """Why a version cannot be prepared names files and addresses of ours, so that is for the record alone."""
+        return "this version cannot serve now; the record of the request says why"
 
 
 class ModelFailed(ServingError):

@@ -111,7 +111,7 @@ class OipV2:
     def render_error(self, error: GatewayError) -> Rendered:
         """Return `{"error": …}` with the status of the error's code, and Allow where a method is refused."""
         allowed: Headers = (("allow", ", ".join(error.allowed)),) if isinstance(error, MethodNotAllowed) else ()
-        return Rendered(STATUS.get(error.code, 500), orjson.dumps({"error": error.message}), headers=allowed)
+        return Rendered(STATUS.get(error.code, 500), orjson.dumps({"error": error.public}), headers=allowed)
 
 
 def _requested(outputs: Sequence[RequestedOutput], signature: Signature) -> tuple[str, ...]:
@@ -249,7 +249,8 @@ def _tensor(spec: TensorSpec) -> dict[str, Any]:
 
 def _readiness(target: Target, readiness: Readiness) -> dict[str, Any]:
     body = {"name": target.model, "ready": readiness.ready}
-    return body if readiness.ready else {**body, "error": readiness.why}
+    # Why it is not ready names files and addresses of ours; operators read that in the log.
+    return body if readiness.ready else {**body, "error": "this version cannot serve now"}
 
 
 def _json(value: Any, status: int = 200) -> WireReply:

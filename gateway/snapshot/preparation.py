@@ -160,8 +160,10 @@ class Preparations:
             self._start_release(executor)
             raise
         except GatewayError as error:
-            # Without its traceback, whose frames would hold the executor longer than anybody needs it.
+            # Without the tracebacks of itself and of what caused it: their frames, and from Python 3.12 on the frames
+            # that called those, would hold the executor longer than anybody needs it.
             problem = error.with_traceback(None)
+            problem.__cause__ = problem.__context__ = None
         except Exception as error:  # noqa: BLE001 - a defect of one executor must not keep other versions from serving
             logger().error("executor_defect", model=manifest.model, version=manifest.version, exc_info=error)
             problem = ArtifactInvalid("its executor failed; the log has the details")

@@ -93,8 +93,10 @@ def test_a_restarted_worker_refuses_a_changed_file_and_serves_the_other_versions
     assert gateway.infer("half", digit_request(PIXELS)).status_code == 200
     broken = gateway.infer("half", digit_request(PIXELS), path="/versions/2")
     assert broken.status_code == 503
-    assert actual in broken.json()["error"]
+    assert two["backend"]["onnx"]["path"] not in broken.json()["error"]
     (record,) = gateway.audit(broken.headers["x-record-id"])
+    assert actual in record["error"]
+    assert two["backend"]["onnx"]["sha256"] in record["error"]
     assert (record["outcome"], record["error_code"]) == ("failed", "version_not_ready")
 
 

@@ -84,6 +84,9 @@ def test_what_a_backend_does_is_answered_and_recorded(
     assert (record["status"], record["outcome"], record.get("error_code")) == (status, outcome, code)
     assert record["intended"] == "1"
     assert record["oip_id"] == "kept"
+    if code in {"backend_unreachable", "backend_protocol_error"}:
+        assert "127.0.0.1" in record["error"]
+        assert "127.0.0.1" not in answer.text
 
 
 def test_the_body_is_passed_on_untouched_in_both_directions(

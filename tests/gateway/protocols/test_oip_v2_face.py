@@ -211,12 +211,14 @@ def test_model_metadata_is_that_of_the_real_model(path: str, open_face: Any) -> 
     on_face(open_face, check)
 
 
-def test_a_version_that_cannot_be_prepared_says_why_wherever_it_is_asked_for(open_face: Any) -> None:
-    async def check(face: OipV2Face, _: list[Any]) -> None:
+def test_a_version_that_cannot_be_prepared_says_so_and_why_only_in_its_record(open_face: Any) -> None:
+    async def check(face: OipV2Face, records: list[Any]) -> None:
         for method, path in (("GET", ""), ("GET", "/ready"), ("POST", "/infer")):
             reply = await face.handle(request(method, f"/v2/models/digits/versions/2{path}", BODY))
             assert reply.status == 503
-            assert "0" * 64 in json.loads(reply.body)["error"]
+            assert "cannot serve now" in json.loads(reply.body)["error"]
+            assert "0" * 64 not in reply.body.decode()
+        assert "0" * 64 in records[-1].error
         assert (await face.handle(request("GET", "/v2/models/digits/versions/1"))).status == 200
 
     on_face(open_face, check, spoiled="2")
