@@ -245,9 +245,10 @@ def test_last_good_document_stays_in_force_when_a_new_one_does_not_parse(
         assert worker.snapshot.routes["fraud"] == before.routes["fraud"]
         assert worker.snapshot.cohorts == before.cohorts
         assert worker.snapshot.versions == before.versions
-        problems = (await bench.acknowledgement("w0", 3)).problems
-        assert problems.keys() == {"fraud"}
-        assert f"{kind} {name} does not parse" in problems["fraud"]
+        told = f"{kind} {name} does not parse"
+        await bench.acknowledgement(
+            "w0", 3, lambda problems: problems.keys() == {"fraud"} and told in problems["fraud"]
+        )
         await bench.write(bench.version("fraud", "1"), bench.cohort("beta"), bench.route("fraud", WHOLE, pins=pins))
         await bench.healthy("w0", 4)
         assert not worker.alarm
@@ -261,7 +262,7 @@ def test_cold_start_serves_the_other_models_when_one_document_does_not_parse(run
         worker = await bench.worker().follow()
         assert worker.snapshot.routes.keys() == {"spam"}
         assert worker.alarm
-        assert (await bench.acknowledgement("w0", 1)).problems.keys() == {"fraud"}
+        await bench.acknowledgement("w0", 1, lambda problems: problems.keys() == {"fraud"})
 
     run_bench(scenario)
 
@@ -273,8 +274,8 @@ def test_manifest_that_is_no_version_is_found_when_a_route_names_it(run_bench: R
         worker = await bench.worker().follow()
         assert not worker.alarm
         await bench.write(bench.route("fraud", {"1": 5000, "2": 5000}))
-        said = await bench.acknowledgement("w0", 2)
-        assert "version fraud/2 does not parse: backend" in said.problems["fraud"]
+        told = "version fraud/2 does not parse: backend"
+        await bench.acknowledgement("w0", 2, lambda problems: told in problems.get("fraud", ""))
         assert worker.snapshot.routes["fraud"].revision == 1
         assert worker.alarm
 
