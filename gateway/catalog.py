@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from gateway.errors import InvalidDocument
-from routing.codec import DocumentError, encode_document, parse_as, refuse_repeats
+from routing.codec import DocumentError, encode_document, parse_as, recognised, refuse_repeats
 from routing.faults import find_json_fault
 from routing.types import ModelName, Text, VersionName
 
@@ -151,7 +151,7 @@ def parse_manifest(document: bytes | Mapping[str, Any]) -> Manifest:
         InvalidDocument: with the path of the first field that does not fit.
     """
     try:
-        manifest = parse_as(document, Manifest)
+        manifest = recognised(document, Manifest) or parse_as(document, Manifest)
         if fault := find_json_fault(manifest.hyperparameters, "hyperparameters"):
             raise DocumentError(*fault)
         if manifest.backend.http is not None:

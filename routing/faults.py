@@ -178,6 +178,8 @@ def _fits(value: object, kind: inspect.Type) -> bool:
             if not isinstance(value, str) or not _is_unicode(value) or not _within(len(value), kind):
                 return False
             return kind.pattern is None or re.search(kind.pattern, value) is not None
+        case inspect.BoolType():
+            return isinstance(value, bool)
         case inspect.IntType():
             return isinstance(value, int) and not isinstance(value, bool) and _in_range(value, kind)
         case inspect.FloatType():

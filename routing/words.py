@@ -24,6 +24,8 @@ def wanted(kind: inspect.Type) -> str:
             return "a string" + _span(kind, "character", "characters")
         case inspect.VarTupleType():
             return "an array" + _span(kind, "entry", "entries")
+        case inspect.BoolType():
+            return "true or false"
         case inspect.IntType():
             return f"an integer from {kind.ge} to {kind.le}"
         case inspect.LiteralType():

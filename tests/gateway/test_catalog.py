@@ -294,3 +294,11 @@ def test_another_place_of_a_backend_is_other_content() -> None:
     here, there = manifest(backend=http("http://h:1")), manifest(backend=http("http://h:2"))
     assert same_content(here, here)
     assert not same_content(here, there)
+
+
+@pytest.mark.parametrize("written", ["9" * 1001, "[" * 70 + "]" * 70])
+def test_hyperparameters_keep_their_limits_in_a_text_as_we_write_it(written: str) -> None:
+    text = encode_manifest(manifest(hyperparameters={"C": "here"}))
+    with pytest.raises(InvalidDocument) as refused:
+        parse_manifest(text.replace(b'"here"', written.encode()))
+    assert refused.value.path.startswith('hyperparameters["C"]')

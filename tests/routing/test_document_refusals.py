@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from routing import Cohort, DocumentError, Route, encode_document, parse_cohort, parse_route
-from routing.codec import MAX_BYTES, convert, parse_as, read_object, refuse_repeats
+from routing.codec import MAX_BYTES, convert, parse_as, read_object, recognised, refuse_repeats
 from routing.faults import find_fault, find_json_fault
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no defect
@@ -270,6 +270,25 @@ def test_a_field_that_stands_twice_is_found_inside_what_may_be_null() -> None:
     assert refused.value.path == "inner.level"
 
 
+class Switch(msgspec.Struct):
+    on: bool = False
+
+
+@pytest.mark.parametrize("value", [0, 1, "true", None, []])
+def test_a_truth_is_refused_in_plain_words_when_it_is_something_else(value: Any) -> None:
+    with pytest.raises(DocumentError, match=r"^on: expected true or false, got ") as refused:
+        parse_as(json.dumps({"on": value}).encode(), Switch)
+    assert refused.value.path == "on"
+    assert parse_as(b'{"on": true}', Switch).on
+
+
+def test_a_text_may_be_larger_than_one_document_when_the_reader_says_so() -> None:
+    text = b'{"a": 1}' + b" " * MAX_BYTES
+    assert read_object(text, MAX_BYTES + 100) == {"a": 1}
+    with pytest.raises(DocumentError, match=f"at most {MAX_BYTES} are allowed"):
+        read_object(text)
+
+
 def test_a_fault_in_a_kind_of_field_that_has_no_words_is_told_in_msgspecs() -> None:
     with pytest.raises(DocumentError, match=r"Expected `int`, got `str` - at `\$.odd\[0\]`"):
         convert({"odd": ["a"]}, Loose)
@@ -301,3 +320,42 @@ def test_repeats_are_found_in_a_list_of_any_names() -> None:
     with pytest.raises(DocumentError) as refused:
         refuse_repeats(["a", "b", "c", "b", "a"], "names[{}]")
     assert str(refused.value) == "names[3]: repeats names[1]; remove one of them"
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+class Free(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    values: Mapping[str, Any] = {}
+
+
+@given(st.text(max_size=5), st.dictionaries(st.text(max_size=5), _JSON, max_size=3), st.data())
+def test_a_text_as_we_write_it_reads_as_the_strict_way_reads_it(name: str, values: Any, data: st.DataObject) -> None:
+    text = encode_document(Free(name, values))
+    found = recognised(text, Free)
+    assert found is None or found == convert(json.loads(text), Free)
+    place = data.draw(st.integers(0, len(text) - 1))
+    spoilt = text[:place] + data.draw(st.binary(max_size=2)) + text[place + 1 :]
+    if (other := recognised(spoilt, Free)) is not None:
+        assert other == convert(read_object(spoilt), Free)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"name":"a","name":"a","values":{}}',
+        b'{"name":"a","values":{"b":1,"b":1}}',
+        b'{"name":"a","values":{"b":1e999}}',
+        b'{"name":"a","values":{"b":1.0e1}}',
+        b'{"name":"a", "values":{}}',
+        b'{"name":"a","values":{},"more":1}',
+        b'{"name":"a","values":{"b":' + b"[" * 2000 + b"]" * 2000 + b"}}",
+    ],
+)
+def test_a_text_that_we_would_not_write_is_left_to_the_strict_way(text: bytes) -> None:
+    assert recognised(text, Free) is None
