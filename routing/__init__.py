@@ -6,6 +6,18 @@ Never here: `async`, a clock, randomness, logging, Redis, or anything of `gatewa
 
 from routing.codec import DocumentError, encode_document, parse_cohort, parse_route
 from routing.hashing import shadow_hit, unit_digest
+from routing.moves import (
+    Looked,
+    Move,
+    MovedCaller,
+    Moves,
+    PinMoves,
+    RouteRules,
+    Seen,
+    compare,
+    looked_at,
+    unanswered,
+)
 from routing.resolve import (
     Explanation,
     Step,
@@ -29,14 +41,23 @@ __all__ = [
     "Explanation",
     "Facts",
     "KeySource",
+    "Looked",
+    "Move",
+    "MovedCaller",
+    "Moves",
     "Pin",
+    "PinMoves",
     "Route",
+    "RouteRules",
+    "Seen",
     "Shadow",
     "Step",
     "VersionDenied",
+    "compare",
     "consulted_headers",
     "encode_document",
     "explain",
+    "looked_at",
     "named_versions",
     "parse_cohort",
     "parse_route",
@@ -44,5 +65,6 @@ __all__ = [
     "routing_key",
     "shadow_hit",
     "shadows_for",
+    "unanswered",
     "unit_digest",
 ]
