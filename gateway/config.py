@@ -26,7 +26,7 @@ from gateway.settings_words import dotted, misfit, no_such
 PREFIX = "POINTSMAN_"
 CONFIG_VARIABLE = "POINTSMAN_CONFIG"
 _READ_ELSEWHERE = frozenset({CONFIG_VARIABLE, "POINTSMAN_ADMIN_URL", "POINTSMAN_URL", "POINTSMAN_ACTOR"})
-_REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
+_REDIS_SCHEMES = ("redis://", "rediss://", "redis+sentinel://", "rediss+sentinel://", "unix://")
 
 
 def _not_a_truth(value: object) -> object:
@@ -108,6 +108,9 @@ class RulesSettings(_Group):
     publish_wait_ms: Annotated[
         Whole, Field(ge=0, description="how long a change waits for every worker before it answers 202")
     ] = 5_000
+    behind_not_ready_ms: Annotated[
+        Whole, Field(ge=1, description="a worker that cannot catch up with the store for so long goes not ready")
+    ] = 10_000
 
 
 class ShutdownSettings(_Group):
@@ -142,7 +145,7 @@ class Settings(BaseSettings):
     workers: Annotated[Whole, Field(ge=1, le=256, description="data workers")] = 2
     redis_url: Annotated[
         Annotated[SecretStr, AfterValidator(_redis_address)] | None,
-        Field(description="rules store; without it an embedded Valkey is started"),
+        Field(description="rules store (TLS and Sentinel: see the README); without it an embedded Valkey is started"),
     ] = None
     gateway: Annotated[
         str,

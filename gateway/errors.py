@@ -32,7 +32,10 @@
     │   ├── RevisionRequired        revision_required
     │   ├── VersionExists           version_exists
     │   ├── CohortInUse             cohort_in_use
+    │   ├── UnconfirmedChange       unconfirmed_change
+    │   ├── TooManyMoves            too_many_moves
     │   └── RulesUnavailable        rules_unavailable
+    │       └── RulesInDoubt        rules_in_doubt
     ├── ArtifactError               a version's artifact cannot be used
     │   ├── ArtifactMissing         artifact_missing
     │   ├── DigestMismatch          digest_mismatch
@@ -220,7 +223,12 @@ class InternalError(ServingError):
 
 
 class ChangeError(GatewayError):
-    """A change that is not made; nothing of it is applied."""
+    """A change that is not made; nothing of it is applied.
+
+    `current` is the revision that its document has now, where that is known; 0 if it does not exist.
+    """
+
+    current: int | None = None
 
 
 class InvalidDocument(ChangeError):
@@ -277,16 +285,38 @@ class CohortInUse(ChangeError):
     code = "cohort_in_use"
 
 
+class UnconfirmedChange(ChangeError):
+    """The document was changed on condition that somebody confirms it; first confirm that change, or roll it back."""
+
+    code = "unconfirmed_change"
+
+
+class TooManyMoves(ChangeError):
+    """The change would move more callers to another version than it was allowed to."""
+
+    code = "too_many_moves"
+
+
 class RulesUnavailable(ChangeError):
     """Redis does not answer; rules in force stay in force, changes are refused."""
 
     code = "rules_unavailable"
 
 
+class RulesInDoubt(RulesUnavailable):
+    """The rules store lost changes that were in force; an operator decides which rules are right."""
+
+    code = "rules_in_doubt"
+
+
 class ArtifactError(GatewayError):
-    """A version cannot be prepared from its artifact."""
+    """A version cannot be prepared from its artifact.
+
+    Where that refuses a change, `current` is the revision that the document has now; 0 if it does not exist.
+    """
 
     code = "artifact_invalid"
+    current: int | None = None
 
 
 class ArtifactMissing(ArtifactError):

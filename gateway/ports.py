@@ -4,7 +4,7 @@ Belongs here: the shape of each outside thing as our code wants it. Never here: 
 the library behind it. Every port has one behaviour suite in `tests/contracts/`, run over every implementation.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from msgspec import Struct
@@ -17,6 +17,7 @@ from gateway.record import Frame, Record
 
 Kind = Literal["route", "cohort", "version"]
 """The kinds of documents of the rules. Names: the model, the cohort's name, and `model/version`."""
+DocumentName = tuple[Kind, str]
 
 
 # ── rules ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -46,7 +47,10 @@ class DocumentChange(Struct, frozen=True):
 
 
 class Revision(Struct, frozen=True):
-    """One change of the rules: who, why, when (Unix ns), and every document before and after."""
+    """One change of the rules: who, why, when (Unix ns), and every document before and after.
+
+    `preview` is the JSON of what the change was expected to move, when that was worked out before it was made.
+    """
 
     revision: int
     actor: str
@@ -54,6 +58,7 @@ class Revision(Struct, frozen=True):
     operation_id: str
     at_ns: int
     changes: tuple[DocumentChange, ...]
+    preview: bytes | None = None
 
 
 class RulesState(Struct, frozen=True):
@@ -79,7 +84,10 @@ class ChangeSet(Struct, frozen=True):
     """Documents to be written together or not at all.
 
     `requires` are documents that must exist when the change is made; `expect_head` is the global revision that must
-    still be in force, for changes whose check looked at every document.
+    still be in force, for changes whose check looked at every document. `floor` is the newest head that the caller
+    knows: a store that is behind it, or of another life, has lost changes and takes no more. `confirm_within_ms` makes
+    the change an unconfirmed one, which nobody may build upon before it is settled; `settles` names the unconfirmed
+    revision whose documents this change may overwrite, and which is settled by it.
     """
 
     operation_id: str
@@ -89,18 +97,56 @@ class ChangeSet(Struct, frozen=True):
     writes: tuple[Write, ...]
     requires: tuple[tuple[Kind, str], ...] = ()
     expect_head: int | None = None
+    floor: Head | None = None
+    confirm_within_ms: int | None = None
+    settles: int | None = None
+    preview: bytes | None = None
+
+
+class Unconfirmed(Struct, frozen=True):
+    """A revision that is to be taken back unless somebody confirms it within `remaining_ms` (0: it is due).
+
+    `documents` are those that it changed; until it is settled, no other change may touch them.
+    """
+
+    revision: int
+    remaining_ms: int
+    documents: tuple[tuple[Kind, str], ...]
+
+
+class Resettlement(Struct, frozen=True):
+    """An operator's word on which rules are right after the store lost some: a new life of the store begins with them.
+
+    `seen` is the head that the store must still have (None: none at all); the new revision is greater than `beyond`,
+    than that of `seen` and than every one in the store's history. `follows` maps the epochs that end here to the last
+    revision of each that the new life follows on. Of `writes`, `expect` does not count.
+    """
+
+    operation_id: str
+    actor: str
+    comment: str
+    at_ns: int
+    epoch: str
+    seen: Head | None
+    beyond: int
+    follows: Mapping[str, int]
+    writes: tuple[Write, ...]
 
 
 class Acknowledgement(Struct, frozen=True):
     """What one worker says of the rules it has: `problems` maps a model to why its newest route is not in force there.
 
-    `age_ms` is how long ago it said so, by the store's own clock (0 when it is being written).
+    `since_ms` (Unix ms, the worker's clock) is since when it has them, `alarms` what is wrong with the store's rules
+    as it sees them. `age_ms` is how long ago it said so, by the store's own clock (0 when it is being written).
     """
 
     worker: str
     head: Head
     problems: Mapping[str, str] = {}
     age_ms: int = 0
+    since_ms: int = 0
+    alarms: Mapping[str, str] = {}
+    ready: bool = True
 
 
 class RulesSource(Protocol):
@@ -114,6 +160,18 @@ class RulesSource(Protocol):
 
     async def revisions(self, after: int, upto: int) -> Sequence[Revision] | None:
         """Return the revisions after+1 … upto in order, or None when the store no longer has all of them."""
+
+    async def follows(self) -> Mapping[str, int]:
+        """Return the earlier lives of the store that this one follows on: epoch → the last revision of it that counts.
+
+        Empty unless an operator has resettled it (`Resettlement.follows`, accumulated).
+        """
+
+    def notices(self) -> AsyncIterator[None]:
+        """Yield once when listening has begun, and whenever a change may have been made. A hint only.
+
+        It can be silent though there are changes. Raises `RulesUnavailable` when the connection is lost.
+        """
 
     async def acknowledge(self, acknowledgement: Acknowledgement) -> None:
         """Tell the store what this worker has; repeated as a heartbeat."""
@@ -146,6 +204,30 @@ class RulesStore(RulesSource, Protocol):
         Raises:
             RevisionConflict: a document (or the head) does not have the expected revision.
             DocumentNotFound: a required document does not exist.
+            UnconfirmedChange: it touches a document of an unconfirmed revision that it does not settle, or `settles`
+                names a revision that is not unconfirmed (any more).
+            RulesInDoubt: the store is behind `floor`, or of another life.
+        """
+
+    async def history(self, after: int, limit: int) -> Sequence[Revision]:
+        """Return up to `limit` of the revisions that the store still has beyond `after`, oldest first.
+
+        Unlike `revisions` it does not mind gaps: old revisions are dropped, and a resettlement skips numbers.
+        """
+
+    async def unconfirmed(self) -> Sequence[Unconfirmed]:
+        """Return every revision that waits to be confirmed, oldest first."""
+
+    async def confirm(self, revision: int) -> bool:
+        """Let an unconfirmed revision stand; False when it is not unconfirmed (any more)."""
+
+    async def resettle(self, resettlement: Resettlement) -> Head:
+        """Begin a new life of the store with these documents, in one step, and return its head.
+
+        It is a revision of the history like any other. The same operation id again returns the same head.
+
+        Raises:
+            RevisionConflict: the store's head is not the one that was seen.
         """
 
     async def acknowledgements(self) -> Sequence[Acknowledgement]:
@@ -242,6 +324,23 @@ class JournalPosition(Struct, frozen=True):
     sequence: int
 
 
+class Sampled(Struct, frozen=True):
+    """What a record says about who was decided for: the facts of a primary request, and the version that was chosen.
+
+    `revision` and `cohort_revision` are the record's: they tell which headers the rules looked at then.
+    """
+
+    record_id: str
+    received_ns: int
+    unit: bytes
+    keyed: bool
+    headers: Mapping[str, str]
+    asked_version: str | None
+    intended: str | None
+    revision: int | None = None
+    cohort_revision: int | None = None
+
+
 FIND_LIMIT = 1_000
 """How many records one look-up returns for an id that callers repeat: the newest so many of each kind of id."""
 
@@ -265,5 +364,54 @@ class AuditStore(Protocol):
         request id that many records carry, the newest `FIND_LIMIT`.
         """
 
+    def sample(self, model: str, since_ns: int, limit: int) -> Sequence[Sampled]:
+        """Return the newest primary records of a model received since then (Unix ns), newest first, at most `limit`.
+
+        Only those for which a version was chosen by a rule.
+        """
+
     def close(self) -> None:
         """Close the store."""
+
+
+class RevisionArchive(Protocol):
+    """Where every revision of the rules is kept for ever. Calls block, and raise `AuditUnavailable` when they fail.
+
+    A store of rules that loses changes can make two revisions of one number; both are kept, and the one that was kept
+    last is meant by the number.
+    """
+
+    def kept(self) -> Head | None:
+        """Return the epoch and number of the revision that was kept last, or None."""
+
+    def keep(self, epoch: str, revisions: Sequence[Revision]) -> None:
+        """Commit revisions in their order; those already there (by number and operation id) are left as they are.
+
+        Each follows on the one before it in `revisions`; the first, if it is new, on the one that was kept last when
+        that has the same epoch and the number before. Otherwise what lies before it is unknown (`unbroken_since`).
+        """
+
+    def revision(self, number: int) -> Revision | None:
+        """Return one revision, or None."""
+
+    def history(self, documents: Collection[DocumentName] | None, before: int | None, limit: int) -> Sequence[Revision]:
+        """Return up to `limit` revisions below `before` that changed one of `documents` (None: any), newest first."""
+
+    def as_of(self, number: int, documents: Collection[DocumentName]) -> Mapping[DocumentName, StoredDocument]:
+        """Return documents as they were at a revision; those that did not exist then are missing.
+
+        Each with the revision that last changed it up to that one. What was lost before that revision does not count.
+        A number that was skipped means the revision before it.
+        """
+
+    def unbroken_since(self, number: int) -> int | None:
+        """Return the first of the revisions kept without a gap up to a number (1: all of them); None: nothing is kept.
+
+        A document that was last changed before it is missing from `as_of` though it may have existed.
+        """
+
+    def revision_at(self, at_ns: int) -> int | None:
+        """Return the number of the newest revision made at or before a time (Unix ns), or None."""
+
+    def close(self) -> None:
+        """Close the archive."""

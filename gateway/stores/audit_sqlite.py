@@ -2,39 +2,32 @@
 
 Belongs here: the schema and its statements. Never here: making ids or times, or deciding what a record means.
 
-Only the control process opens the file. It is in WAL mode with `synchronous = FULL`: what is committed survives the
-death of the machine, so a journal segment may be deleted as soon as its records are committed. (`NORMAL` would leave
-them to the next checkpoint; measured, `FULL` costs one sync a batch, which does not show at 1 000 records a batch.)
+Only the control process opens the file. What is committed survives the death of the machine, so a journal segment may
+be deleted as soon as its records are committed.
 """
 
-import os
-import threading
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import apsw
+import msgspec
 
-from gateway.errors import AuditUnavailable
 from gateway.logs import logger
-from gateway.ports import FIND_LIMIT, JournalPosition
+from gateway.ports import FIND_LIMIT, JournalPosition, Sampled
 from gateway.record import Frame, Record, decode_record, encode_record
+from gateway.stores.sqlite_file import Schema, SqliteFile
 
-SCHEMA_VERSION = 1
 _APPLICATION_ID = 0x506D4175
-_BUSY_MS = 5_000
-# A record is larger than half of SQLite's default page, so pages of 8 KiB waste less; they come before the first write.
-_SETTINGS = """
-PRAGMA page_size = 8192;
-PRAGMA journal_mode = WAL;
-PRAGMA synchronous = FULL;
-PRAGMA wal_autocheckpoint = 2000;
-PRAGMA cache_size = -32768;
+# What a decision looked at stands in columns only for primaries that a rule decided. Their index holds all that a
+# sample needs: fetching 100 000 rows, each with its bodies, would take many times as long.
+_BY_DECISION = """
+CREATE INDEX records_by_decision ON records (
+  model, received_ns, unit, keyed, headers, asked_version, intended, revision, cohort_revision, record_id
+) WHERE unit IS NOT NULL;
 """
 # A caller that names no request leaves request_id equal to record_id; that one needs no second index entry.
-_SCHEMA = f"""
+_STATEMENTS = f"""
 CREATE TABLE records (
   record_id TEXT NOT NULL PRIMARY KEY,
   request_id TEXT NOT NULL,
@@ -48,6 +41,13 @@ CREATE TABLE records (
   received_ns INTEGER NOT NULL,
   journal TEXT NOT NULL,
   sequence INTEGER NOT NULL,
+  unit BLOB,
+  keyed INTEGER,
+  headers BLOB,
+  asked_version TEXT,
+  intended TEXT,
+  revision INTEGER,
+  cohort_revision INTEGER,
   body BLOB NOT NULL,
   UNIQUE (journal, sequence)
 ) STRICT;
@@ -55,16 +55,31 @@ CREATE INDEX records_by_request ON records (request_id, received_ns) WHERE reque
 CREATE INDEX records_by_oip ON records (oip_id, received_ns) WHERE oip_id IS NOT NULL;
 CREATE INDEX records_by_primary ON records (primary_id) WHERE primary_id IS NOT NULL;
 CREATE INDEX records_by_time ON records (received_ns);
+{_BY_DECISION}
 CREATE TABLE positions (
   journal TEXT NOT NULL PRIMARY KEY,
   segment INTEGER NOT NULL,
   "offset" INTEGER NOT NULL,
   sequence INTEGER NOT NULL
 ) STRICT;
-PRAGMA application_id = {_APPLICATION_ID};
-PRAGMA user_version = {SCHEMA_VERSION};
 """
-_INSERT = "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+# Records of schema 1 are not sampled: what their decisions looked at is in their bodies only.
+_FROM_1 = f"""
+ALTER TABLE records ADD COLUMN unit BLOB;
+ALTER TABLE records ADD COLUMN keyed INTEGER;
+ALTER TABLE records ADD COLUMN headers BLOB;
+ALTER TABLE records ADD COLUMN asked_version TEXT;
+ALTER TABLE records ADD COLUMN intended TEXT;
+ALTER TABLE records ADD COLUMN revision INTEGER;
+ALTER TABLE records ADD COLUMN cohort_revision INTEGER;
+{_BY_DECISION}
+"""
+SCHEMA: Final = Schema("audit store", _APPLICATION_ID, 2, _STATEMENTS, {1: _FROM_1})
+_COLUMNS: Final = (
+    "record_id, request_id, oip_id, primary_id, role, model, served, status, outcome, received_ns, journal, sequence, "
+    "unit, keyed, headers, asked_version, intended, revision, cohort_revision, body"
+)
+_INSERT = f"INSERT INTO records ({_COLUMNS}) VALUES ({', '.join('?' * 20)}) ON CONFLICT DO NOTHING"  # noqa: S608 - names of ours
 _POSITIONS = 'SELECT journal, segment, "offset", sequence FROM positions'
 _MOVE = """
 INSERT INTO positions VALUES (?, ?, ?, ?)
@@ -86,6 +101,12 @@ WITH named AS (
 )
 SELECT body FROM records WHERE record_id IN family ORDER BY received_ns, role <> 'primary', record_id
 """  # noqa: S608 - what is put in is a number of ours
+_SAMPLE = """
+SELECT record_id, received_ns, unit, keyed, headers, asked_version, intended, revision, cohort_revision
+FROM records WHERE unit IS NOT NULL AND model = ? AND received_ns >= ? ORDER BY received_ns DESC LIMIT ?
+"""
+_NO_HEADERS: Mapping[str, str] = {}
+_headers = msgspec.msgpack.Decoder(dict[str, str])
 
 
 class SqliteAudit:
@@ -96,42 +117,23 @@ class SqliteAudit:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._writing = threading.Lock()
-        self._idle: deque[apsw.Connection] = deque()
-        self._closed = threading.Event()
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            with self._translated():
-                self._writer = _open_writer(path)
-        except OSError as error:
-            raise AuditUnavailable(f"the audit store {path} cannot be opened: {error}") from None
+        self._file = SqliteFile(path, SCHEMA)
 
     def positions(self) -> Mapping[str, JournalPosition]:
         """Return the committed position of every journal."""
-        with self._writing, self._translated():
-            rows: list[Any] = self._writer.execute(
-                'SELECT journal, segment, "offset", sequence FROM positions'
-            ).fetchall()
+        with self._file.writer() as connection:
+            rows: list[Any] = connection.execute(_POSITIONS).fetchall()
         return {row[0]: JournalPosition(*row) for row in rows}
 
     def write(self, frames: Sequence[Frame], positions: Iterable[JournalPosition]) -> None:
         """Commit frames and positions in one transaction; a frame that is already there is left as it is."""
         moves = [(place.journal, place.segment, place.offset, place.sequence) for place in positions]
-        with self._writing, self._translated():
-            self._writer.execute("BEGIN IMMEDIATE")
-            try:
-                before = self._writer.total_changes()
-                self._writer.executemany(_INSERT, map(_row, frames))
-                if self._writer.total_changes() - before < len(frames):
-                    self._check_repeats(frames)
-                self._writer.executemany(_MOVE, moves)
-                self._writer.execute("COMMIT")
-            except BaseException:
-                if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
-                raise
+        with self._file.transaction() as connection:
+            before = connection.total_changes()
+            connection.executemany(_INSERT, map(_row, frames))
+            if connection.total_changes() - before < len(frames):
+                _check_repeats(connection, frames)
+            connection.executemany(_MOVE, moves)
 
     def find(self, any_id: str) -> Sequence[Record]:
         """Return the records that a record id, request id or OIP id names, with their shadows, oldest first."""
@@ -139,84 +141,49 @@ class SqliteAudit:
             any_id.encode()
         except UnicodeEncodeError:
             return ()  # no record carries such an id, and SQLite cannot be asked for it
-        with self._reader() as connection, self._translated():
+        with self._file.reader() as connection:
             rows: list[Any] = connection.execute(_FIND, {"id": any_id}).fetchall()
         return [decode_record(row[0]) for row in rows]
 
+    def sample(self, model: str, since_ns: int, limit: int) -> Sequence[Sampled]:
+        """Return the newest primary records of a model that a rule decided, newest first; each takes about 2 µs."""
+        with self._file.reader() as connection:
+            rows: list[Any] = connection.execute(_SAMPLE, (model, since_ns, limit)).fetchall()
+        return [
+            Sampled(
+                record_id=record_id,
+                received_ns=received_ns,
+                unit=unit,
+                keyed=bool(keyed),
+                headers=_headers.decode(headers) if headers is not None else _NO_HEADERS,
+                asked_version=asked_version,
+                intended=intended,
+                revision=revision,
+                cohort_revision=cohort_revision,
+            )
+            for record_id, received_ns, unit, keyed, headers, asked_version, intended, revision, cohort_revision in rows
+        ]
+
     def close(self) -> None:
         """Close the file; a look-up that is under way ends first in its own thread. May be called again."""
-        with self._writing:
-            self._closed.set()
-            self._writer.close()
-        while self._idle:
-            self._idle.pop().close()
-
-    def _check_repeats(self, frames: Iterable[Frame]) -> None:
-        """Raise the alarm for frames that were not stored and are not the same as what stands in their place."""
-        for frame in frames:
-            place = (frame.journal, frame.sequence)
-            stored = self._writer.execute(
-                "SELECT journal, sequence FROM records WHERE record_id = ?", (frame.record.record_id,)
-            ).fetchone()
-            if stored != place:
-                logger().error(
-                    "record_conflict",
-                    record_id=frame.record.record_id,
-                    journal=frame.journal,
-                    sequence=frame.sequence,
-                    why="another record has this place" if stored is None else f"it is stored at {stored}",
-                )
-
-    @contextmanager
-    def _reader(self) -> Iterator[apsw.Connection]:
-        """Lend a connection for reading; one thread has it at a time."""
-        if self._closed.is_set():
-            raise AuditUnavailable(f"the audit store {self._path} is closed")
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            with self._translated():
-                connection = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READONLY)
-                connection.set_busy_timeout(_BUSY_MS)
-        try:
-            yield connection
-        finally:
-            self._idle.append(connection)
-            if self._closed.is_set():
-                self.close()
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except apsw.Error as error:
-            raise AuditUnavailable(f"the audit store {self._path} failed: {error}") from error
+        self._file.close()
 
 
-def _open_writer(path: Path) -> apsw.Connection:
-    connection = apsw.Connection(str(path))
-    try:
-        connection.set_busy_timeout(_BUSY_MS)
-        connection.execute(_SETTINGS)
-        with connection:
-            _bring_schema(path, connection)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _bring_schema(path: Path, connection: apsw.Connection) -> None:
-    found = connection.pragma("user_version")
-    if found == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").get == 0:
-        connection.execute(_SCHEMA)
-    elif connection.pragma("application_id") != _APPLICATION_ID:
-        raise AuditUnavailable(f"{path} is an SQLite file of something else; name another file for the audit store")
-    elif found != SCHEMA_VERSION:
-        raise AuditUnavailable(
-            f"the audit store {path} has schema {found} and this Pointsman knows schema {SCHEMA_VERSION}; "
-            "run the version that made it, or a newer one"
-        )
+def _check_repeats(connection: apsw.Connection, frames: Iterable[Frame]) -> None:
+    """Raise the alarm for frames that were not stored and are not the same as what stands in their place."""
+    for frame in frames:
+        place = (frame.journal, frame.sequence)
+        stored = connection.execute(
+            "SELECT journal, sequence FROM records WHERE record_id = ?", (frame.record.record_id,)
+        ).fetchone()
+        if stored != place:
+            logger().error(
+                "record_conflict",
+                record_id=frame.record.record_id,
+                journal=frame.journal,
+                sequence=frame.sequence,
+                why="another record has this place" if stored is None else f"it is stored at {stored}",
+            )
 
 
 def _row(frame: Frame) -> tuple[Any, ...]:
@@ -234,5 +201,20 @@ def _row(frame: Frame) -> tuple[Any, ...]:
         record.received_ns,
         frame.journal,
         frame.sequence,
+        *_decision(record),
         encode_record(record),
     )
+
+
+def _decision(record: Record) -> tuple[Any, ...]:
+    """Return what a sample needs of a primary that a rule decided; of any other record, nothing."""
+    nothing = (None,) * 7
+    if record.role != "primary" or record.unit is None or record.intended is None or record.reason is None:
+        return nothing
+    try:
+        unit = bytes.fromhex(record.unit)
+        headers = msgspec.msgpack.encode(record.headers) if record.headers else None
+    except ValueError:
+        return nothing  # damaged facts are no reason to lose the record
+    asked, intended = record.asked_version, record.intended
+    return unit, int(record.keyed), headers, asked, intended, record.revision, record.cohort_revision

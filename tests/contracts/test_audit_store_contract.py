@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import AuditUnavailable
-from gateway.ports import FIND_LIMIT, AuditStore, JournalPosition
+from gateway.ports import FIND_LIMIT, AuditStore, JournalPosition, Sampled
 from gateway.record import Attempt, Frame, Payload, Record
 from gateway.stores.audit_sqlite import SqliteAudit
 
@@ -194,6 +194,56 @@ def test_a_record_is_found_by_its_own_id_however_many_callers_use_it_as_theirs(s
     assert store.find("r-0")[0] == records[0]
 
 
+def _decided(number: int, **fields: object) -> Record:
+    given: dict[str, object] = {
+        "reason": "split",
+        "rule": "split",
+        "unit": f"{number:032x}",
+        "keyed": True,
+        "revision": 4,
+    }
+    return _record(number, **(given | fields))
+
+
+def test_a_sample_has_what_each_decision_looked_at_newest_first(store: AuditStore) -> None:
+    plain = _decided(1)
+    rich = _decided(2, keyed=False, headers={"x-tenant": "ä"}, asked_version="2", intended="2", cohort_revision=3)
+    store.write(_frames(plain, rich), [_position(2)])
+    assert list(store.sample("fraud", 0, 10)) == [
+        Sampled("r-2", rich.received_ns, (2).to_bytes(16), False, {"x-tenant": "ä"}, "2", "2", 4, 3),
+        Sampled("r-1", plain.received_ns, (1).to_bytes(16), True, {}, None, "1", 4, None),
+    ]
+
+
+def test_only_primaries_that_a_rule_decided_are_sampled(store: AuditStore) -> None:
+    records = [
+        _decided(1),
+        _decided(2, role="shadow", primary_id="r-1", reason="shadow"),
+        _decided(3, intended=None, reason=None, rule=None, outcome="refused"),
+        _decided(4, model="other"),
+        _decided(5, outcome="failed", served=None),
+        _record(6),
+    ]
+    store.write(_frames(*records), [_position(6)])
+    assert [one.record_id for one in store.sample("fraud", 0, 10)] == ["r-5", "r-1"]
+    assert list(store.sample("nobody", 0, 10)) == []
+
+
+def test_a_sample_begins_at_its_time_and_ends_with_the_newest_so_many(store: AuditStore) -> None:
+    store.write(_frames(*(_decided(number) for number in range(10))), [_position(10)])
+    since = _record(4).received_ns
+    assert [one.record_id for one in store.sample("fraud", since, 100)] == [f"r-{n}" for n in (9, 8, 7, 6, 5, 4)]
+    assert [one.record_id for one in store.sample("fraud", 0, 3)] == ["r-9", "r-8", "r-7"]
+    assert list(store.sample("fraud", 2**62 + 2**61, 3)) == []
+
+
+def test_a_record_of_damaged_facts_is_kept_and_not_sampled(store: AuditStore) -> None:
+    damaged = [_decided(1, unit="no hex"), _decided(2, headers={"x-tenant": "\ud800"})]
+    store.write(_frames(*damaged), [_position(2)])
+    assert [record.record_id for record in (*store.find("r-1"), *store.find("r-2"))] == ["r-1", "r-2"]
+    assert list(store.sample("fraud", 0, 10)) == []
+
+
 def test_everything_is_there_when_the_store_is_opened_again(open_store: OPEN) -> None:
     first = open_store()
     first.write(_frames(_record(1), _record(2)), [_position(2)])
@@ -211,6 +261,8 @@ def test_closing_may_be_repeated_and_every_call_afterwards_says_so(store: AuditS
     store.close()
     with pytest.raises(AuditUnavailable):
         store.find("r-1")
+    with pytest.raises(AuditUnavailable):
+        store.sample("fraud", 0, 1)
     with pytest.raises(AuditUnavailable):
         store.positions()
     with pytest.raises(AuditUnavailable):

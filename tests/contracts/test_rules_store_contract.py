@@ -1,64 +1,13 @@
-"""What every rules store promises. Run over each implementation; add one to `open_store`."""
+"""What every rules store promises: changes, history, reading, acknowledgements. See also the suites beside this one."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from time import monotonic
-from typing import Protocol
 
 import pytest
 
 from gateway.errors import DocumentNotFound, InvalidDocument, RevisionConflict, RulesUnavailable
-from gateway.ports import (
-    Acknowledgement,
-    ChangeSet,
-    DocumentChange,
-    Head,
-    Kind,
-    Revision,
-    RulesStore,
-    StoredDocument,
-    Write,
-)
-from gateway.stores.rules_redis import RedisRules
-from tests.conftest import RunningValkey
-
-
-class OpenStore(Protocol):
-    def __call__(self, history_kept: int = 1000) -> RulesStore: ...
-
-
-@pytest.fixture(params=["redis"])
-def open_store(request: pytest.FixtureRequest, valkey: RunningValkey) -> OpenStore:
-    def open_redis(history_kept: int = 1000) -> RulesStore:
-        return RedisRules(valkey.url, history_kept=history_kept)
-
-    return {"redis": open_redis}[request.param]
-
-
-def run(store: RulesStore, scenario: Callable[[RulesStore], Awaitable[None]], *, initialise: bool = True) -> None:
-    async def whole() -> None:
-        try:
-            if initialise:
-                await store.initialise()
-            await scenario(store)
-        finally:
-            await store.close()
-
-    asyncio.run(whole())
-
-
-def change(
-    operation_id: str,
-    *writes: Write,
-    requires: tuple[tuple[Kind, str], ...] = (),
-    expect_head: int | None = None,
-) -> ChangeSet:
-    return ChangeSet(operation_id, "ann", "a comment", 1_700_000_000_000_000_123, writes, requires, expect_head)
-
-
-def route(json: bytes | None, expect: int, name: str = "fraud") -> Write:
-    return Write("route", name, json, expect)
-
+from gateway.ports import Acknowledgement, DocumentChange, Head, Kind, Revision, RulesStore, StoredDocument, Write
+from tests.contracts.rules_store import AT_NS, OpenStore, change, route, run
 
 # ── head ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -163,6 +112,43 @@ def test_required_documents_must_exist_when_the_change_is_made(open_store: OpenS
     run(open_store(), scenario)
 
 
+def test_required_document_that_the_same_change_writes_counts_as_there_and_one_it_deletes_does_not(
+    open_store: OpenStore,
+) -> None:
+    needs: tuple[tuple[Kind, str], ...] = (("version", "fraud/1"), ("cohort", "beta"))
+
+    async def scenario(store: RulesStore) -> None:
+        version, cohort = Write("version", "fraud/1", b"{}", 0), Write("cohort", "beta", b"{}", 0)
+        assert await store.apply(change("op-1", route(b"{}", 0), version, cohort, requires=needs)) == 1
+        gone = Write("cohort", "beta", None, 1)
+        with pytest.raises(DocumentNotFound, match="cohort beta does not exist"):
+            await store.apply(change("op-2", route(b"[]", 1), gone, requires=needs))
+        assert await store.apply(change("op-2", route(b"[]", 1), gone)) == 2
+
+    run(open_store(), scenario)
+
+
+def test_thousands_of_documents_change_together_or_not_at_all(open_store: OpenStore) -> None:
+    count = 3000
+
+    async def scenario(store: RulesStore) -> None:
+        names = [f"model-{number}/1" for number in range(count)]
+        needs: tuple[tuple[Kind, str], ...] = tuple(("version", name) for name in names)
+        first = [Write("version", name, b"{}", 0) for name in names]
+        assert await store.apply(change("op-1", *first, requires=needs)) == 1
+        again = [Write("version", name, b"[]", 1) for name in names]
+        with pytest.raises(RevisionConflict, match="version model-2999/1"):
+            await store.apply(change("op-2", *again[:-1], Write("version", names[-1], b"[]", 7)))
+        assert set((await store.read_all("version")).values()) == {StoredDocument(1, b"{}")}
+        assert await store.apply(change("op-2", *again)) == 2
+        assert set((await store.read_all("version")).values()) == {StoredDocument(2, b"[]")}
+        made = await store.revisions(1, 2)
+        assert made is not None
+        assert [one.name for one in made[0].changes] == names
+
+    run(open_store(), scenario)
+
+
 def test_change_is_refused_when_the_head_has_moved_on(open_store: OpenStore) -> None:
     async def scenario(store: RulesStore) -> None:
         await store.apply(change("op-1", route(b"{}", 0)))
@@ -243,7 +229,7 @@ def test_history_has_who_why_when_and_every_document_before_and_after(open_store
         await store.apply(change("op-1", route('{"ü":"\\" / \\\\"}'.encode(), 0), Write("cohort", "beta", b"{}", 0)))
         await store.apply(change("op-2", route(b"[2]", 1)))
         await store.apply(change("op-3", route(None, 2)))
-        at_ns, who, why = 1_700_000_000_000_000_123, "ann", "a comment"
+        at_ns, who, why = AT_NS, "ann", "a comment"
         first, fraud = '{"ü":"\\" / \\\\"}'.encode(), "fraud"
         assert await store.revisions(0, 3) == [
             Revision(
@@ -285,6 +271,33 @@ def test_revisions_is_none_when_some_are_no_longer_or_not_yet_there(open_store: 
         assert len(kept) == 3
 
     run(open_store(history_kept=3), scenario)
+
+
+def test_revision_keeps_the_preview_that_came_with_the_change(open_store: OpenStore) -> None:
+    preview = '{"callers_moved":67,"models":["\\u0000 ä"]}'.encode()
+
+    async def scenario(store: RulesStore) -> None:
+        await store.apply(change("op-1", route(b"{}", 0), preview=preview))
+        await store.apply(change("op-2", route(b"[]", 1)))
+        assert [one.preview for one in await store.history(0, 10)] == [preview, None]
+
+    run(open_store(), scenario)
+
+
+def test_history_returns_what_is_kept_beyond_a_revision_oldest_first(open_store: OpenStore) -> None:
+    async def scenario(store: RulesStore) -> None:
+        assert await store.history(0, 5) == []
+        for number in range(230):
+            await store.apply(change(f"op-{number}", route(b"%d" % number, number)))
+        kept = await store.history(0, 1000)
+        assert [one.revision for one in kept] == list(range(21, 231))  # the oldest are no longer there
+        assert kept[0].changes == (DocumentChange("route", "fraud", b"19", b"20"),)
+        assert [one.revision for one in await store.history(28, 3)] == [29, 30, 31]
+        assert [one.revision for one in await store.history(25, 150)] == list(range(26, 176))
+        assert await store.history(230, 5) == []
+        assert await store.history(0, 0) == []
+
+    run(open_store(history_kept=210), scenario)
 
 
 # ── reading everything ───────────────────────────────────────────────────────────────────────────────────────────
@@ -355,5 +368,33 @@ def test_acknowledgements_have_what_each_worker_said_last_and_how_long_ago(open_
             await asyncio.sleep(0.002)
         await store.withdraw("w1")
         assert [one.worker for one in await store.acknowledgements()] == ["w0"]
+
+    run(open_store(), scenario)
+
+
+def test_acknowledgement_carries_since_when_what_is_wrong_and_whether_the_worker_is_ready(
+    open_store: OpenStore,
+) -> None:
+    async def scenario(store: RulesStore) -> None:
+        alarms = {"behind": "the store lost revision 41: ä"}
+        said = Acknowledgement("w", Head("e", 3), since_ms=1_700_000_000_123, alarms=alarms, ready=False)
+        await store.acknowledge(said)
+        [read] = await store.acknowledgements()
+        assert (read.since_ms, dict(read.alarms), read.ready) == (said.since_ms, alarms, False)
+
+    run(open_store(), scenario)
+
+
+# ── notices ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_notices_yield_when_listening_has_begun_and_after_every_change(open_store: OpenStore) -> None:
+    async def scenario(store: RulesStore) -> None:
+        listening = store.notices()
+        async with asyncio.timeout(10):
+            await anext(listening)
+            for number in range(3):
+                await store.apply(change(f"op-{number}", route(b"{}", number)))
+                await anext(listening)
 
     run(open_store(), scenario)

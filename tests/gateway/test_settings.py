@@ -218,7 +218,12 @@ def test_every_mistake_is_told_at_once(environment: Callable[..., None], file: C
         ("ONNX__INLINE_BELOW_MS", "x", "onnx.inline_below_ms: expected a number"),
         ("ONNX__INLINE_BELOW_MS", "nan", "onnx.inline_below_ms: expected a finite number"),
         ("SHUTDOWN__DRAIN_SECONDS", "inf", "shutdown.drain_seconds: expected a finite number"),
-        ("REDIS_URL", "http://h", "redis_url: expected a URL that begins with redis://, rediss:// or unix://"),
+        (
+            "REDIS_URL",
+            "http://h",
+            "redis_url: expected a URL that begins with redis://, rediss://, redis+sentinel://, rediss+sentinel:// "
+            "or unix://",
+        ),
     ],
 )
 def test_a_variable_of_a_wrong_value_is_refused_in_plain_words(

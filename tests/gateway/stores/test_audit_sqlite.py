@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from gateway.errors import AuditUnavailable
 from gateway.ports import JournalPosition
-from gateway.record import Frame, Payload, Record
+from gateway.record import Frame, Payload, Record, encode_record
 from gateway.stores import audit_sqlite
 from gateway.stores.audit_sqlite import SqliteAudit
 
@@ -53,23 +53,108 @@ def test_nobody_else_may_read_the_file_nor_its_log(store: SqliteAudit, path: Pat
 
 
 def test_what_is_committed_is_synced_and_readers_do_not_wait_for_the_writer(store: SqliteAudit) -> None:
-    assert store._writer.pragma("journal_mode") == "wal"
-    assert store._writer.pragma("synchronous") == 2
-    assert store._writer.pragma("page_size") == 8192
+    assert store._file._writer.pragma("journal_mode") == "wal"
+    assert store._file._writer.pragma("synchronous") == 2
+    assert store._file._writer.pragma("page_size") == 8192
+    assert store._file._writer.pragma("wal_autocheckpoint") == 2000
+    assert store._file._writer.pragma("cache_size") == -32768
 
 
 def test_tables_take_no_value_of_a_wrong_type(store: SqliteAudit) -> None:
     with pytest.raises(apsw.ConstraintError):
-        store._writer.execute("INSERT INTO positions VALUES ('w0', 'one', 2, 3)")
+        store._file._writer.execute("INSERT INTO positions VALUES ('w0', 'one', 2, 3)")
 
 
 def test_no_look_up_goes_through_every_record(store: SqliteAudit) -> None:
     store.write([_frame(number, oip_id="1") for number in range(1, 2_000)], [])
-    store._writer.execute("ANALYZE")
-    plan = [row[3] for row in store._writer.execute(f"EXPLAIN QUERY PLAN {audit_sqlite._FIND}", {"id": "x"})]
+    store._file._writer.execute("ANALYZE")
+    plan = [row[3] for row in store._file._writer.execute(f"EXPLAIN QUERY PLAN {audit_sqlite._FIND}", {"id": "x"})]
     touching = [step for step in plan if isinstance(step, str) and ("records" in step or "shadow" in step)]
     assert len(touching) == 5
     assert all(step.startswith("SEARCH") for step in touching), plan
+
+
+def test_a_sample_is_read_from_its_index_alone(store: SqliteAudit) -> None:
+    plan = store._file._writer.execute(f"EXPLAIN QUERY PLAN {audit_sqlite._SAMPLE}", ("fraud", 0, 10)).fetchall()
+    assert [row[3] for row in plan] == [
+        "SEARCH records USING COVERING INDEX records_by_decision (model=? AND received_ns>?)"
+    ]
+
+
+def test_a_file_of_schema_1_is_brought_up_and_what_is_in_it_stays(path: Path) -> None:
+    old = _frame(1, intended="1", reason="split", rule="split", unit="d" * 32, keyed=True).record
+    _make_schema_1(path, old)
+    store = SqliteAudit(path)
+    assert list(store.find("r-1")) == [old]
+    assert dict(store.positions()) == {"w0.0123456789ab": JournalPosition("w0.0123456789ab", 1, 2, 1)}
+    assert list(store.sample("fraud", 0, 10)) == []  # what it looked at is in its body only
+    new = _frame(2, intended="1", reason="split", rule="split", unit="e" * 32, keyed=True)
+    store.write([_frame(1), new], [])
+    assert [one.record_id for one in store.sample("fraud", 0, 10)] == ["r-2"]
+    store.close()
+    again = SqliteAudit(path)
+    assert again._file._writer.pragma("user_version") == 2
+    assert list(again.find("q-2")) == [new.record]
+    again.close()
+
+
+def test_a_file_stays_of_schema_1_when_bringing_it_up_fails(path: Path) -> None:
+    _make_schema_1(path, _frame(1).record)
+    connection = apsw.Connection(str(path))
+    connection.execute("CREATE TABLE records_by_decision (in_the_way)")
+    with pytest.raises(AuditUnavailable, match="already"):
+        SqliteAudit(path)
+    assert connection.pragma("user_version") == 1
+    connection.execute("DROP TABLE records_by_decision")
+    connection.close()
+    store = SqliteAudit(path)
+    assert list(store.find("r-1")) == [_frame(1).record]
+    store.close()
+
+
+def _make_schema_1(path: Path, record: Record) -> None:
+    """Make the file that Pointsman 0.1 made, to the letter of its schema."""
+    path.parent.mkdir()
+    connection = apsw.Connection(str(path))
+    connection.execute(
+        """
+        PRAGMA page_size = 8192;
+        PRAGMA journal_mode = WAL;
+        CREATE TABLE records (
+          record_id TEXT NOT NULL PRIMARY KEY,
+          request_id TEXT NOT NULL,
+          oip_id TEXT,
+          primary_id TEXT,
+          role TEXT NOT NULL,
+          model TEXT NOT NULL,
+          served TEXT,
+          status INTEGER NOT NULL,
+          outcome TEXT NOT NULL,
+          received_ns INTEGER NOT NULL,
+          journal TEXT NOT NULL,
+          sequence INTEGER NOT NULL,
+          body BLOB NOT NULL,
+          UNIQUE (journal, sequence)
+        ) STRICT;
+        CREATE INDEX records_by_request ON records (request_id, received_ns) WHERE request_id <> record_id;
+        CREATE INDEX records_by_oip ON records (oip_id, received_ns) WHERE oip_id IS NOT NULL;
+        CREATE INDEX records_by_primary ON records (primary_id) WHERE primary_id IS NOT NULL;
+        CREATE INDEX records_by_time ON records (received_ns);
+        CREATE TABLE positions (
+          journal TEXT NOT NULL PRIMARY KEY,
+          segment INTEGER NOT NULL,
+          "offset" INTEGER NOT NULL,
+          sequence INTEGER NOT NULL
+        ) STRICT;
+        PRAGMA application_id = 0x506D4175;
+        PRAGMA user_version = 1;
+        INSERT INTO positions VALUES ('w0.0123456789ab', 1, 2, 1);
+        """
+    ).fetchall()
+    ids = (record.record_id, record.request_id, record.oip_id, record.primary_id, record.role, record.model)
+    rest = (record.served, record.status, record.outcome, record.received_ns, "w0.0123456789ab", 1)
+    connection.execute(f"INSERT INTO records VALUES ({', '.join('?' * 13)})", (*ids, *rest, encode_record(record)))
+    connection.close()
 
 
 def test_a_conflict_of_places_is_told_and_neither_record_is_changed(store: SqliteAudit) -> None:
@@ -91,7 +176,7 @@ def test_frames_that_are_written_again_are_no_conflict(store: SqliteAudit) -> No
 
 
 def test_a_store_that_stays_locked_says_so_and_works_when_the_lock_is_gone(store: SqliteAudit, path: Path) -> None:
-    store._writer.set_busy_timeout(1)
+    store._file._writer.set_busy_timeout(1)
     other = apsw.Connection(str(path))
     try:
         other.execute("BEGIN IMMEDIATE")
@@ -127,7 +212,7 @@ def test_a_schema_of_a_later_version_is_refused_with_both_versions_named(store: 
     connection = apsw.Connection(str(path))
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(AuditUnavailable, match="schema 99 and this Pointsman knows schema 1"):
+    with pytest.raises(AuditUnavailable, match="schema 99 and this Pointsman knows schema 2"):
         SqliteAudit(path)
 
 

@@ -1,0 +1,155 @@
+"""One SQLite file that the control process writes: opened with care, one writer, any number of readers.
+
+Belongs here: opening, lending connections, and errors in our words. Never here: a schema or a statement of anything
+that is kept.
+
+Files are in WAL mode with `synchronous = FULL`: what is committed survives the death of the machine. (`NORMAL` would
+leave it to the next checkpoint; measured, `FULL` costs one sync a commit.)
+"""
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import apsw
+from msgspec import Struct
+
+from gateway.errors import AuditUnavailable
+
+_BUSY_MS = 5_000
+# Pages of 8 KiB suit rows that are larger than half of SQLite's default page; they come before the first write.
+_SETTINGS = """
+PRAGMA page_size = 8192;
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = FULL;
+PRAGMA wal_autocheckpoint = 2000;
+PRAGMA cache_size = -32768;
+"""
+
+
+class Schema(Struct, frozen=True):
+    """What a file is for: its `name` in messages, its mark, and the statements that make it.
+
+    `changes` maps an older version to the statements that bring a file of it to the next one.
+    """
+
+    name: str
+    application_id: int
+    version: int
+    statements: str
+    changes: Mapping[int, str] = {}
+
+
+class SqliteFile:
+    """The file at `path`, made if there is none. Every call may come from any thread.
+
+    Raises (construction and every call):
+        AuditUnavailable: SQLite cannot do it; nothing is half done.
+    """
+
+    def __init__(self, path: Path, schema: Schema) -> None:
+        self._path = path
+        self._schema = schema
+        self._writing = threading.Lock()
+        self._idle: deque[apsw.Connection] = deque()
+        self._closed = threading.Event()
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            with self._translated():
+                self._writer = self._open()
+        except OSError as error:
+            raise AuditUnavailable(f"the {schema.name} {path} cannot be opened: {error}") from None
+
+    @contextmanager
+    def writer(self) -> Iterator[apsw.Connection]:
+        """Lend the connection for writing; one thread has it at a time."""
+        with self._writing, self._translated():
+            yield self._writer
+
+    @contextmanager
+    def transaction(self) -> Iterator[apsw.Connection]:
+        """Lend the connection for writing, in a transaction that is committed at the end unless something is raised."""
+        with self.writer() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def reader(self) -> Iterator[apsw.Connection]:
+        """Lend a connection for reading; one thread has it at a time."""
+        if self._closed.is_set():
+            raise AuditUnavailable(f"the {self._schema.name} {self._path} is closed")
+        with self._translated():
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                connection = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READONLY)
+                connection.set_busy_timeout(_BUSY_MS)
+            try:
+                yield connection
+            finally:
+                self._idle.append(connection)
+                if self._closed.is_set():
+                    self.close()
+
+    def close(self) -> None:
+        """Close the file; a look-up that is under way ends first in its own thread. May be called again."""
+        with self._writing:
+            self._closed.set()
+            self._writer.close()
+        while self._idle:
+            self._idle.pop().close()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except apsw.Error as error:
+            raise AuditUnavailable(f"the {self._schema.name} {self._path} failed: {error}") from error
+
+    def _open(self) -> apsw.Connection:
+        connection = apsw.Connection(str(self._path))
+        try:
+            connection.set_busy_timeout(_BUSY_MS)
+            connection.execute(_SETTINGS).fetchall()  # stepped to the end: a row stops `execute` on the way
+            with connection:
+                self._bring_schema(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _bring_schema(self, connection: apsw.Connection) -> None:
+        schema = self._schema
+        found = connection.pragma("user_version")
+        if found == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").get == 0:
+            connection.execute(schema.statements)
+            self._mark(connection)
+            return
+        if connection.pragma("application_id") != schema.application_id:
+            raise AuditUnavailable(
+                f"{self._path} is an SQLite file of something else; name another file for the {schema.name}"
+            )
+        while found in schema.changes:
+            connection.execute(schema.changes[found])
+            found += 1
+        if found != schema.version:
+            raise AuditUnavailable(
+                f"the {schema.name} {self._path} has schema {found} and this Pointsman knows schema {schema.version}; "
+                "run the version that made it, or a newer one"
+            )
+        self._mark(connection)
+
+    def _mark(self, connection: apsw.Connection) -> None:
+        connection.execute(
+            f"PRAGMA application_id = {self._schema.application_id}; PRAGMA user_version = {self._schema.version}"
+        )
