@@ -56,7 +56,7 @@ class BoardFolder:
 
 def board_families(boards: Mapping[str, Board]) -> Iterator[Family]:
     """Yield the figures of the workers' boards."""
-    alive = {worker: board for worker, board in boards.items() if _is_alive(board[Slot.PID])}
+    alive = {worker: board for worker, board in boards.items() if is_alive(board[Slot.PID])}
     for name, slot in _ZERO_WHEN_GONE.items():
         yield family(name, (((worker,), board[slot] if worker in alive else 0) for worker, board in boards.items()))
     for name, slot in _ABSENT_WHEN_GONE.items():
@@ -87,7 +87,8 @@ def family(name: str, samples: Iterable[tuple[tuple[str, ...], float]]) -> Famil
     return made
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Tell whether a process of that id is there; 0 is none."""
     if pid <= 0:
         return False
     try:

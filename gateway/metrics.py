@@ -21,7 +21,8 @@ _SLOTS = 64
 class Slot(IntEnum):
     """Places on a worker's board. Numbers are never reused; counters live through restarts, gauges start at 0.
 
-    RULES_CHECKED_NS is Unix time in ns; 0 is never.
+    RULES_CHECKED_NS and RULES_SINCE_NS are Unix time in ns: when the store last confirmed the rules in force, and since
+    when they are in force; 0 is never.
     """
 
     PID = 0
@@ -33,6 +34,7 @@ class Slot(IntEnum):
     RULES_ALARM = 6
     VERSIONS_LOADED = 7
     JOURNAL_SEQUENCE = 8
+    RULES_SINCE_NS = 9
     SHADOW_DROPPED_IN_FLIGHT = 16
     SHADOW_DROPPED_BODY_SIZE = 17
     SHADOW_DROPPED_NOT_READY = 18

@@ -5,7 +5,7 @@ models a change touches. Never here: asking the store, preparing versions, or wh
 """
 
 import asyncio
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Set
 from typing import Any
 
 import msgspec
@@ -13,10 +13,10 @@ from msgspec import Struct
 
 from gateway.catalog import Manifest, parse_manifest
 from gateway.errors import InvalidDocument
-from gateway.ports import Head, Kind, StoredDocument
+from gateway.ports import DocumentName, Head, StoredDocument
+from gateway.snapshot.frozen_map import FrozenMap
 from routing import Cohort, DocumentError, Route, consulted_headers, parse_cohort, parse_route
 
-DocumentName = tuple[Kind, str]
 Changed = Mapping[DocumentName, StoredDocument | None]
 """Documents as they are now; None for one that is gone."""
 
@@ -34,6 +34,16 @@ class RouteEntry(Struct, frozen=True):
     revision: int
     consulted: tuple[str, ...] = ()
     cohort_revision: int | None = None
+
+
+class Taken(Struct, frozen=True):
+    """What came of documents that were taken: the models that are touched, and what changed of those that are kept.
+
+    `kept` has what parsed and what is gone. Of a document that does not parse, the last good one is kept as it was.
+    """
+
+    touched: frozenset[str]
+    kept: Changed
 
 
 class _Named(Struct):
@@ -63,9 +73,14 @@ class Documents:
         self.routes: dict[str, RouteEntry] = {}
         self.cohorts: Mapping[str, Cohort] = {}
         self.cohort_revisions: Mapping[str, int] = {}
-        self.registered: frozenset[tuple[str, str]] = frozenset()
+        self._registered: FrozenMap[tuple[str, str], None] = FrozenMap()
         self.complaints: dict[DocumentName, str] = {}
         self._manifests: dict[tuple[str, str], Manifest] = {}
+
+    @property
+    def registered(self) -> Set[tuple[str, str]]:
+        """Every version there is, by model and version; it stays as it is when others come."""
+        return self._registered.keys()
 
     def differences(self, documents: Mapping[DocumentName, StoredDocument]) -> Changed:
         """Return what has to be taken so that these documents become `documents`."""
@@ -75,8 +90,8 @@ class Documents:
         gone = self.stored.keys() - documents.keys()
         return changed | dict.fromkeys(gone)
 
-    async def take(self, head: Head, operation_id: str, changed: Changed) -> set[str]:
-        """Go to `head` with what changed since, and return the models that are touched.
+    async def take(self, head: Head, operation_id: str, changed: Changed) -> Taken:
+        """Go to `head` with what changed since.
 
         Parsing gives way to the event loop between portions; nothing is visible before all of it is parsed.
         """
@@ -89,11 +104,12 @@ class Documents:
                 complaints[name] = str(error)
             if count % _PARSED_AT_ONCE == 0:
                 await asyncio.sleep(0)
-        self.head, self.operation_id = head, operation_id
+        touched = self._commit(parsed)
         for name in changed:
             self.complaints.pop(name, None)
         self.complaints |= complaints
-        return self._commit(parsed)
+        self.head, self.operation_id = head, operation_id
+        return Taken(frozenset(touched), {one.name: one.stored for one in parsed})
 
     def _commit(self, parsed: Iterable[_Parsed]) -> set[str]:
         touched: set[str] = set()
@@ -124,9 +140,8 @@ class Documents:
         return touched
 
     def _commit_registered(self, changed: set[tuple[str, str]]) -> None:
-        if changed:
-            gone = {key for key in changed if ("version", "/".join(key)) not in self.stored}
-            self.registered = (self.registered | changed) - gone
+        gone = {key for key in changed if ("version", "/".join(key)) not in self.stored}
+        self._registered = self._registered.changed(dict.fromkeys(changed - gone), gone)
 
     def _commit_cohorts(self, changed: Mapping[str, _Parsed]) -> set[str]:
         """Put cohorts in place and return the models whose routes pin one of them."""
@@ -177,7 +192,11 @@ class Documents:
         return {model: "; ".join(complaints) for model, complaints in found.items()}
 
     def _pinning(self, cohorts: Container[str]) -> Iterable[str]:
-        return [model for model, entry in self.routes.items() if any(pin.cohort in cohorts for pin in entry.route.pins)]
+        return [
+            model
+            for model, entry in self.routes.items()
+            if entry.route.pins and any(pin.cohort in cohorts for pin in entry.route.pins)
+        ]
 
 
 def _parse(name: DocumentName, stored: StoredDocument | None) -> Route | Cohort | _Named | None:

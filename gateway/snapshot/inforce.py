@@ -5,13 +5,14 @@ asking the store, parsing documents, or running executors.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 
 import msgspec
 from msgspec import Struct
 
 from gateway.ports import Head
 from gateway.snapshot.documents import Documents, RouteEntry
+from gateway.snapshot.frozen_map import FrozenMap
 from gateway.snapshot.preparation import Preparations, PreparedVersion
 from routing import Cohort, named_versions
 
@@ -24,11 +25,11 @@ class Snapshot(Struct, frozen=True, eq=False):
     """
 
     head: Head
-    routes: Mapping[str, RouteEntry]
+    routes: FrozenMap[str, RouteEntry]
     cohorts: Mapping[str, Cohort]
     cohort_revisions: Mapping[str, int]
-    versions: Mapping[tuple[str, str], PreparedVersion]
-    registered: frozenset[tuple[str, str]]
+    versions: FrozenMap[tuple[str, str], PreparedVersion]
+    registered: Set[tuple[str, str]]
 
 
 class _Missing:
@@ -67,27 +68,34 @@ class InForce:
 
     def advance(self, previous: Snapshot | None, models: Iterable[str]) -> Snapshot:
         """Return the snapshot after `previous`, with these models looked at again and all others as they were."""
-        routes = dict(previous.routes) if previous is not None else {}
-        versions = dict(previous.versions) if previous is not None else {}
         looked: dict[str, _Placed | None] = {}
         for model in models:
             before, after = self._placed.get(model), self._place(model)
-            if after is before:
-                continue
-            looked[model] = after
-            if before is not None:
-                routes.pop(model)
-                for version in before.versions:
-                    versions.pop((model, version))
-            if after is not None:
-                routes[model] = after.entry
-                versions |= {(model, version): prepared for version, prepared in after.versions.items()}
+            if after is not before:
+                looked[model] = after
+        gone = [(model, version) for model in looked for version in self._versions_of(model)]
+        put = {
+            (model, version): prepared
+            for model, after in looked.items()
+            if after is not None
+            for version, prepared in after.versions.items()
+        }
+        entries = {model: after.entry for model, after in looked.items() if after is not None}
         self._commit(looked)
         documents = self._documents
         assert documents.head is not None  # there are no models before there is a head
         return Snapshot(
-            documents.head, routes, documents.cohorts, documents.cohort_revisions, versions, documents.registered
+            documents.head,
+            (previous.routes if previous is not None else FrozenMap()).changed(entries, looked),
+            documents.cohorts,
+            documents.cohort_revisions,
+            (previous.versions if previous is not None else FrozenMap()).changed(put, gone),
+            documents.registered,
         )
+
+    def _versions_of(self, model: str) -> Iterable[str]:
+        placed = self._placed.get(model)
+        return placed.versions if placed is not None else ()
 
     def _commit(self, looked: Mapping[str, _Placed | None]) -> None:
         """Note what was placed, all at once: had one model failed, none would count as being in the snapshot."""

@@ -1,18 +1,18 @@
 """The rules in force in one worker: `Rules` holds the immutable `Snapshot` and keeps it up to date.
 
-Belongs here: following the head, swapping one reference, saying how old the rules are and what is wrong with them.
-Never here: I/O per request, partial swaps, or guessing which rules are right.
+Belongs here: getting what is new, swapping one reference, and saying which rules are in force. Never here: I/O per
+request, partial swaps, or guessing which rules are right.
 
-A request takes `Rules.snapshot` once and uses it to its end. Three tasks run beside the requests: one asks the store
-for its head, one fetches what changed and puts it in force, one acknowledges. So neither a slow load nor a frozen
-store keeps the others from their work, and how old the rules are is always known.
+A request takes `Rules.snapshot` once and uses it to its end. Four tasks run beside the requests: one asks the store
+for its head, one listens for a hint to ask sooner, one fetches what changed and puts it in force, one acknowledges. So
+neither a slow load nor a frozen store keeps the others from their work, and how old the rules are is always known.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from time import monotonic_ns, time_ns
+from time import time_ns
 
 from gateway.config import RulesSettings
 from gateway.errors import RulesUnavailable
@@ -21,13 +21,15 @@ from gateway.metrics import Board, Slot
 from gateway.ports import Acknowledgement, ExecutorFactory, Head, RulesSource
 from gateway.snapshot.alarms import Alarms
 from gateway.snapshot.documents import Documents
-from gateway.snapshot.history import History, must_follow
+from gateway.snapshot.fetching import Advance, Fetching
+from gateway.snapshot.history import History
 from gateway.snapshot.inforce import InForce, Snapshot
-from gateway.snapshot.lastgood import LastGood, Saved
+from gateway.snapshot.keeping import Keeping
+from gateway.snapshot.lookout import Lookout
 from gateway.snapshot.preparation import Preparations
 
 _HEARTBEAT_SECONDS = 1.0
-_LONGEST_PAUSE_SECONDS = 0.5  # between two polls of a store that does not answer
+_AGAIN_SECONDS = 0.5  # after a start without any rules, and after a defect
 
 
 class Rules:
@@ -44,24 +46,22 @@ class Rules:
     ) -> None:
         """`folder` holds the last good rules and is shared by the workers of a gateway; `source` stays the caller's."""
         self._source = source
-        self._history = History(source)
         self._board = board
         self._worker = worker
-        self._poll_seconds = settings.poll_ms / 1000
-        self._stale_ns = settings.stale_after_ms * 1_000_000
         self._documents = Documents()
         self._preparations = Preparations(executor_for, self._on_settled)
         self._in_force = InForce(self._documents, self._preparations)
-        self._last_good = LastGood(folder)
+        self._keeping = Keeping(folder, self._documents)
         self._alarms = Alarms(board)
+        history = History(source)
+        self._fetching = Fetching(source, history)
+        self._lookout = Lookout(
+            source, history, self._documents, self._alarms, board, settings=settings, in_force=self._head
+        )
         self._snapshot: Snapshot | None = None
-        self._kept: Head | None = None  # newest head whose documents are looked at and on disk
-        self._checked_ns: int | None = None
-        self._lost_ns: int | None = None
+        self._since_ns = 0
+        self._kept: tuple[Head, int] | None = None  # newest head that is looked at and on disk, and since when
         self._why_none = ""
-        self._pause_seconds = self._poll_seconds
-        self._newest: Head | None = None
-        self._newer = asyncio.Event()
         self._news = asyncio.Event()
         self._settled: set[str] = set()
         self._told: tuple[Head, Mapping[str, str]] | None = None
@@ -75,35 +75,52 @@ class Rules:
     @property
     def stale(self) -> bool:
         """Whether the store has not confirmed the rules in force for longer than `stale_after_ms`."""
-        return self._checked_ns is None or monotonic_ns() - self._checked_ns > self._stale_ns
+        return self._lookout.stale
+
+    @property
+    def behind(self) -> bool:
+        """Whether this worker should take no requests, as it cannot catch up with a store that answers.
+
+        Never because the store is silent or in doubt, nor because a version cannot be prepared: then what is in force
+        is the best there is anywhere.
+        """
+        return self._lookout.behind
 
     async def start(self) -> None:
         """Put the first rules in force: the store's, else the last good ones on disk; else `run` goes on trying.
 
         Returns when every version that they name has been tried once, so that a worker that is ready is wholly so.
         """
-        saved = await asyncio.to_thread(self._last_good.newest)
+        if self._documents.head is None and (saved := await self._keeping.newest()) is not None:
+            await self._documents.take(saved.head, saved.operation_id, saved.documents)
+        saved_head = self._documents.head
         try:
-            rules = await self._history.first(saved)
+            await self._take(await self._fetching.everything(self._documents))
         except RulesUnavailable as error:
-            if saved is None:
+            if saved_head is None:
                 self._note_none(error.message)
                 return
-            logger().warning("rules_from_last_good_file", revision=saved.head.revision, why=error.message)
-            rules = saved
-        await self._documents.take(rules.head, rules.operation_id, rules.documents)
+            logger().warning("rules_from_last_good_file", revision=saved_head.revision, why=error.message)
         snapshot = await self._in_force.begin()
-        await self._check()  # preparing may have taken minutes, and the first record already says how old its rules are
+        self._touched = set()
+        # Preparing may have taken minutes, and the first record already says how old its rules are.
+        await self._lookout.look()
         self._put_in_force(snapshot)
         await self._keep()
 
     async def run(self) -> None:
         """Follow the store until cancelled."""
         while self._snapshot is None:
-            await asyncio.sleep(_LONGEST_PAUSE_SECONDS)
+            await asyncio.sleep(_AGAIN_SECONDS)
             await self.start()
+        turns = {
+            "poll": self._lookout.poll,
+            "notices": self._lookout.listen,
+            "follow": self._follow,
+            "heartbeat": self._heartbeat,
+        }
         async with asyncio.TaskGroup() as group:
-            for name, turn in (("poll", self._poll), ("follow", self._follow), ("heartbeat", self._heartbeat)):
+            for name, turn in turns.items():
                 group.create_task(self._repeat(name, turn), name=f"rules {name}")
 
     async def close(self) -> None:
@@ -112,6 +129,7 @@ class Rules:
             await self._source.withdraw(self._worker)
         self._snapshot = None
         await self._preparations.close()
+        await self._keeping.close()
 
     async def _repeat(self, name: str, turn: Callable[[], Awaitable[None]]) -> None:
         """Take turns for ever. A defect of ours in one is an alarm, not the end of following the rules."""
@@ -121,66 +139,42 @@ class Rules:
             except Exception as defect:  # noqa: BLE001
                 logger().error("rules_defect", task=name, exc_info=defect)
                 self._alarms.note(name, "a defect keeps the rules from being followed; the log has the details")
-                await asyncio.sleep(_LONGEST_PAUSE_SECONDS)
+                await asyncio.sleep(_AGAIN_SECONDS)
             else:
                 self._alarms.note(name, None)
 
-    # ── is there anything new, and is it ours ────────────────────────────────────────────────────────────────────
-
-    async def _poll(self) -> None:
-        answered = await self._check()
-        await asyncio.sleep(self._poll_seconds if answered else self._pause_seconds)
-        self._pause_seconds = self._poll_seconds if answered else min(self._pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
-
-    async def _check(self) -> bool:
-        """Ask the store for its head and return whether it answered."""
-        # Ours is taken before the question: what comes to be in force while it is under way may well be newer.
-        documents = self._documents
-        ours, operation_id = must_follow(documents), documents.operation_id
-        self._history.doubtful |= self.stale
-        try:
-            head = await self._source.head()
-            trouble = await self._history.trouble(head, ours, operation_id)
-        except RulesUnavailable as error:
-            self._note_lost(error.message)
-            return False
-        self._note_answer()
-        self._alarms.note("store", trouble)
-        self._history.doubtful = trouble is not None
-        if trouble is None:
-            self._checked_ns = monotonic_ns()
-            self._board[Slot.RULES_CHECKED_NS] = time_ns()
-            if self._is_behind(head):
-                self._newest = head
-                self._newer.set()
-        return True
-
-    # ── getting it, and putting it in force ──────────────────────────────────────────────────────────────────────
+    # ── getting what is new, and putting it in force ─────────────────────────────────────────────────────────────
 
     async def _follow(self) -> None:
-        await self._newer.wait()
-        self._newer.clear()
+        await self._lookout.newer.wait()
+        self._lookout.newer.clear()
         try:
             await self._fetch()
         except RulesUnavailable as error:
-            # Nothing is lost: the next poll finds the newer head again.
+            # Nothing is lost: the next look finds the newer head again.
             logger().warning("rules_not_fetched", why=error.message)
-        if self._is_behind(self._documents.head):
+        if self._touched or self._head() != self._documents.head:  # also after a defect on the way there
             self._put_in_force(self._in_force.advance(self._snapshot, self._touched))
             self._touched = set()
             await self._keep()
 
     async def _fetch(self) -> None:
-        """Take what changed in the store. What it touches stays noted until it has been put in force."""
-        assert self._newest is not None
-        if advance := await self._history.changes(self._documents, self._newest):
-            self._touched |= await self._documents.take(advance.head, advance.operation_id, advance.changed)
+        assert self._lookout.newest is not None
+        if advance := await self._fetching.changes(self._documents, self._lookout.newest):
+            await self._take(advance)
 
-    def _is_behind(self, head: Head | None) -> bool:
-        """Tell whether something is to be put in force to be at `head`; also after a defect on the way there."""
-        return bool(self._touched) or self._snapshot is None or self._snapshot.head != head
+    async def _take(self, advance: Advance) -> None:
+        """Take what changed in the store. What it touches stays noted until it has been put in force."""
+        taken = await self._documents.take(advance.head, advance.operation_id, advance.changed)
+        self._touched |= taken.touched
+        self._keeping.note(taken.kept, exact=advance.by_difference)
+
+    def _head(self) -> Head | None:
+        return self._snapshot.head if self._snapshot is not None else None
 
     def _put_in_force(self, snapshot: Snapshot) -> None:
+        if self._head() != snapshot.head:
+            self._since_ns = self._board[Slot.RULES_SINCE_NS] = time_ns()
         self._snapshot = snapshot
         self._board[Slot.RULES_REVISION] = snapshot.head.revision
         self._board[Slot.VERSIONS_LOADED] = self._in_force.loaded
@@ -209,16 +203,9 @@ class Rules:
             self._news.set()
 
     async def _keep(self) -> None:
-        """Write the last good file, then let the head be acknowledged: what is acknowledged outlives the store."""
-        documents = self._documents
-        assert documents.head is not None
-        saved = Saved(documents.head, documents.operation_id, dict(documents.stored))
-        if saved.documents:
-            try:
-                await asyncio.to_thread(self._last_good.write, saved)
-            except OSError as error:
-                logger().error("last_good_not_written", revision=saved.head.revision, why=str(error))
-        self._kept = saved.head
+        """Have the rules in force on disk, then let their head be acknowledged: so that outlives the store."""
+        since_ns = self._since_ns
+        self._kept = await self._keeping.keep(), since_ns
         self._news.set()
 
     # ── saying so ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -230,22 +217,19 @@ class Rules:
         self._news.clear()
         if self._kept is None:
             return
-        problems = self._in_force.problems | self._documents.problems()
-        with suppress(RulesUnavailable):  # the poll says that the store does not answer
-            await self._source.acknowledge(Acknowledgement(self._worker, self._kept, problems))
+        head, since_ns = self._kept
+        said = Acknowledgement(
+            self._worker,
+            head,
+            self._in_force.problems | self._documents.problems(),
+            since_ms=since_ns // 1_000_000,
+            alarms=dict(self._alarms.present),
+            ready=bool(self._board[Slot.READY]),
+        )
+        with suppress(RulesUnavailable):  # the lookout says that the store does not answer
+            await self._source.acknowledge(said)
 
     def _note_none(self, why: str) -> None:
         if why != self._why_none:
             logger().warning("no_rules_yet", why=why)
             self._why_none = why
-
-    def _note_lost(self, why: str) -> None:
-        self._history.doubtful = True
-        if self._lost_ns is None:
-            self._lost_ns = monotonic_ns()
-            logger().warning("rules_store_lost", why=why)
-
-    def _note_answer(self) -> None:
-        if self._lost_ns is not None:
-            logger().info("rules_store_back", after_seconds=(monotonic_ns() - self._lost_ns) / 1e9)
-            self._lost_ns = None

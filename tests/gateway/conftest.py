@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 
 from gateway.config import RulesSettings
 from gateway.metrics import Board, Slot
-from gateway.ports import Acknowledgement, ChangeSet, ExecutorFactory, Kind, Write
+from gateway.ports import Acknowledgement, ChangeSet, ExecutorFactory, Head, Kind, Resettlement, Write
 from gateway.snapshot import Rules, Snapshot
 from gateway.stores.rules_redis import RedisRules
 from tests.conftest import READY_SECONDS, AddingExecutor, AddingVersions, RunningValkey, until
@@ -86,13 +86,23 @@ class Bench:
         self.adding = adding
         self.folder = folder / "rules"
         self.store = RedisRules(valkey.url, timeout_s=0.2)
+        self.opened = ExitStack()  # what tests open beside; it is closed with the bench
         self._workers: list[Worker] = []
         self._operations = 0
 
-    def worker(self, name: str = "w0", *, poll_ms: int = 5, executor_for: ExecutorFactory | None = None) -> Worker:
-        settings = RulesSettings(poll_ms=poll_ms, stale_after_ms=250)
-        self._workers.append(Worker(name, self.valkey.url, self.folder, executor_for or self.adding, settings))
-        return self._workers[-1]
+    def worker(
+        self,
+        name: str = "w0",
+        *,
+        poll_ms: int = 5,
+        behind_ms: int = 10_000,
+        executor_for: ExecutorFactory | None = None,
+        url: str | None = None,
+    ) -> Worker:
+        settings = RulesSettings(poll_ms=poll_ms, stale_after_ms=250, behind_not_ready_ms=behind_ms)
+        made = Worker(name, url or self.valkey.url, self.folder, executor_for or self.adding, settings)
+        self._workers.append(made)
+        return made
 
     async def write(self, *documents: Document) -> int:
         """Write documents in one change as they are, whatever stands there, and return its revision."""
@@ -102,6 +112,24 @@ class Bench:
             writes.append(Write(kind, name, document, present.revision if present is not None else 0))
         self._operations += 1
         return await self.store.apply(ChangeSet(f"bench-{self._operations}", "bench", "", 1, tuple(writes)))
+
+    async def resettle(self, epoch: str, follows: Mapping[str, int], *documents: Document, beyond: int = 0) -> Head:
+        """Begin a new life of the store with these documents written, as an operator's word does."""
+        self._operations += 1
+        writes = tuple(Write(kind, name, document, 0) for kind, name, document in documents)
+        return await self.store.resettle(
+            Resettlement(
+                operation_id=f"bench-{self._operations}",
+                actor="bench",
+                comment="",
+                at_ns=1,
+                epoch=epoch,
+                seen=await self.store.head(),
+                beyond=beyond,
+                follows=follows,
+                writes=writes,
+            )
+        )
 
     def version(self, model: str, version: str, addend: str = "1", **fields: Any) -> Document:
         return "version", f"{model}/{version}", self.adding.manifest(model, version, addend, **fields)
@@ -113,13 +141,19 @@ class Bench:
         return "cohort", name, json.dumps({"name": name} | fields).encode()
 
     async def acknowledgement(
-        self, worker: str, revision: int, when: Callable[[Mapping[str, str]], object] = lambda _: True
+        self,
+        worker: str,
+        revision: int,
+        when: Callable[[Mapping[str, str]], object] = lambda _: True,
+        *,
+        alarm: str = "",
     ) -> Acknowledgement:
-        """Return what a worker says once it has acknowledged a revision with problems that are as wanted."""
+        """Return what a worker says once it acknowledges a revision with problems, and an alarm, that are as wanted."""
         async with asyncio.timeout(READY_SECONDS):
             while True:
                 for said in await self.store.acknowledgements():
-                    if said.worker == worker and said.head.revision >= revision and when(said.problems):
+                    ours = said.worker == worker and said.head.revision >= revision
+                    if ours and when(said.problems) and (not alarm or alarm in said.alarms):
                         return said
                 await asyncio.sleep(0.002)
 
@@ -130,7 +164,14 @@ class Bench:
     async def close(self) -> None:
         for worker in self._workers:
             await worker.stop()
+        self.opened.close()
         await self.store.close()
+
+
+async def see_closed_connections() -> None:
+    """Let the loop, which stood still while the store was started again, see which of its connections have ended."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 Scenario = Callable[[Bench], Awaitable[None]]

@@ -7,7 +7,7 @@ import json
 from gateway.messages import Work
 from gateway.metrics import Slot
 from gateway.ports import Head
-from gateway.snapshot import PreparedVersion
+from gateway.snapshot import LastGood, PreparedVersion
 from routing import parse_route
 from tests.conftest import until
 from tests.gateway.conftest import Bench, RunBench, Worker
@@ -73,7 +73,10 @@ def test_change_comes_into_force_is_kept_on_disk_and_is_acknowledged(run_bench: 
         await bench.healthy("w0", 2)
         assert worker.snapshot.routes["fraud"].route.split == HALVES
         assert worker.board[Slot.RULES_REVISION] == 2
-        assert (bench.folder / "lkg-000000000002.json").exists()
+        saved = LastGood(bench.folder).newest()
+        assert saved is not None
+        assert saved.head == worker.snapshot.head
+        assert json.loads(saved.documents["route", "fraud"].json)["split"] == HALVES
         assert before.routes["fraud"].route.split == {"1": 10_000}  # a request that holds it goes on as it began
 
     run_bench(scenario)
@@ -189,7 +192,7 @@ def test_worker_that_is_behind_the_history_loads_everything(run_bench: RunBench)
     run_bench(scenario)
 
 
-def test_workers_of_one_gateway_share_the_files_of_three_generations(run_bench: RunBench) -> None:
+def test_workers_of_one_gateway_share_one_log_that_each_revision_is_in_once(run_bench: RunBench) -> None:
     async def scenario(bench: Bench) -> None:
         await bench.write(bench.version("fraud", "1"))
         for name in ("w0", "w1", "w2"):
@@ -199,9 +202,9 @@ def test_workers_of_one_gateway_share_the_files_of_three_generations(run_bench: 
             for name in ("w0", "w1", "w2"):
                 await bench.acknowledgement(name, revision)
         names = sorted(path.name for path in bench.folder.iterdir())
-        assert names[-1] == "lkg-000000000008.json"
-        assert len(names) <= 3
-        assert all(name.endswith(".json") for name in names)
+        assert names == ["lkg-000000000001.json", "lkg-000000000001.log", "lkg.base.lock", "lkg.lock"]
+        lines = (bench.folder / "lkg-000000000001.log").read_text().splitlines()
+        assert [json.loads(line[65:])["revision"] for line in lines] == list(range(2, 9))
 
     run_bench(scenario)
 

@@ -6,16 +6,21 @@ The rule behind every test: rules in force stay in force, nothing is guessed, an
 import asyncio
 import shutil
 from collections.abc import MutableMapping
+from time import monotonic, time_ns
 from typing import Any
 
 import pytest
 import structlog
 
 from gateway.metrics import Slot
+from gateway.ports import Head
+from gateway.snapshot import LastGood, lastgood_generation
+from gateway.snapshot.arrears import Arrears
 from gateway.snapshot.documents import Documents
 from gateway.snapshot.inforce import InForce
+from gateway.snapshot.lastgood_folder import bases, revision_of
 from tests.conftest import until
-from tests.gateway.conftest import Bench, RunBench, Worker
+from tests.gateway.conftest import Bench, RunBench, Worker, see_closed_connections
 
 WHOLE = {"1": 10_000}
 
@@ -28,12 +33,6 @@ async def in_force(bench: Bench, changes: int = 3) -> Worker:
     worker = await bench.worker().follow()
     assert worker.snapshot.head.revision == changes
     return worker
-
-
-async def see_closed_connections() -> None:
-    """Let the loop, which stood still while the store was started again, see which of its connections have ended."""
-    for _ in range(5):
-        await asyncio.sleep(0)
 
 
 def alarms(lines: list[MutableMapping[str, Any]]) -> list[str]:
@@ -100,6 +99,61 @@ def test_worker_without_store_and_without_file_is_not_ready_until_the_store_come
             bench.valkey.start()
             await worker.reach(1)
         assert sum(line["event"] == "no_rules_yet" for line in lines) == 1
+
+    run_private_bench(scenario)
+
+
+def test_store_that_comes_and_goes_loses_no_change_and_gives_no_alarm(run_private_bench: RunBench) -> None:
+    async def scenario(bench: Bench) -> None:
+        worker = await in_force(bench)
+        revision = 3
+        for number, how in enumerate(("killed", "frozen", "killed", "frozen"), start=10):
+            server = bench.valkey
+            server.kill() if how == "killed" else server.freeze()
+            await until(lambda: worker.rules.stale)
+            server.start() if how == "killed" else server.thaw()
+            await until(lambda: not worker.rules.stale)
+            revision = await bench.write(bench.route("fraud", WHOLE, timeout_ms=number))
+            await worker.reach(revision)
+            assert worker.snapshot.routes["fraud"].route.timeout_ms == number
+            assert not worker.alarm
+            assert not worker.rules.behind
+        await bench.healthy("w0", revision)
+
+    run_private_bench(scenario)
+
+
+@pytest.mark.parametrize("intact", [True, False], ids=["one generation intact", "none intact"])
+def test_cold_start_on_damaged_files_serves_an_older_generation_or_is_not_ready(
+    run_private_bench: RunBench, monkeypatch: pytest.MonkeyPatch, intact: bool
+) -> None:
+    monkeypatch.setattr(lastgood_generation, "_MOST_LINES", 2)
+
+    async def scenario(bench: Bench) -> None:
+        await bench.write(bench.version("fraud", "1"), bench.route("fraud", WHOLE))
+        worker = await bench.worker().follow()
+        for number in range(2, 12):
+            await bench.acknowledgement("w0", await bench.write(bench.route("fraud", WHOLE, timeout_ms=number)))
+            if number % 3 == 1:  # a base is due, and what follows is to be in its log
+                await until(lambda: revision_of(bases(bench.folder)[0]) == worker.snapshot.head.revision)
+        await worker.stop()
+        bench.valkey.kill()
+        for base in bases(bench.folder)[:1] if intact else bases(bench.folder):
+            base.write_bytes(base.read_bytes().replace(b"fraud", b"fraub", 1))
+        with structlog.testing.capture_logs() as lines:
+            restarted = await bench.worker("w1").follow()
+        assert sum(line["event"] == "last_good_refused" for line in lines) == (1 if intact else 3)
+        if intact:
+            assert restarted.snapshot.routes["fraud"].route.timeout_ms == 10
+        else:
+            assert restarted.rules.snapshot is None
+        bench.valkey.start()
+        await restarted.reach(11)
+        await bench.healthy("w1", 11)
+        assert not restarted.alarm
+        saved = LastGood(bench.folder).newest()
+        assert saved is not None
+        assert saved.head == restarted.snapshot.head
 
     run_private_bench(scenario)
 
@@ -213,6 +267,122 @@ def test_history_that_went_another_way_is_not_followed(
     run_private_bench(scenario)
 
 
+# ── a worker that cannot catch up ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_worker_that_cannot_get_what_changed_says_that_it_is_behind_and_recovers(run_private_bench: RunBench) -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.write(bench.version("fraud", "1"), bench.route("fraud", WHOLE))
+        worker = await bench.worker(behind_ms=50).follow()
+        await bench.healthy("w0", 1)
+        bench.valkey.command("ACL", "SETUSER", "default", "-xrange", "-hscan")  # the head is still answered
+        await bench.write(bench.route("fraud", WHOLE, timeout_ms=2))
+        await until(lambda: worker.rules.behind)
+        assert worker.snapshot.head.revision == 1
+        assert worker.alarm
+        assert not worker.rules.stale
+        await bench.acknowledgement("w0", 1, alarm="behind")
+        bench.valkey.command("ACL", "SETUSER", "default", "+xrange", "+hscan")
+        await bench.healthy("w0", 2)
+        await until(lambda: not worker.rules.behind and not worker.alarm)
+
+    run_private_bench(scenario)
+
+
+def test_worker_that_follows_one_change_after_another_is_never_behind(run_bench: RunBench) -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.write(bench.version("fraud", "1"), bench.route("fraud", WHOLE))
+        worker = await bench.worker(poll_ms=1, behind_ms=200).follow()
+        began = monotonic()
+        number = 1
+        while monotonic() - began < 0.6:  # three times as long as it may be behind
+            await bench.write(bench.route("fraud", WHOLE, timeout_ms=(number := number + 1)))
+            assert not worker.rules.behind
+        await worker.reach(number)
+
+    run_bench(scenario)
+
+
+def test_worker_is_not_behind_while_the_store_is_silent_or_in_doubt_or_a_version_is_being_prepared(
+    run_private_bench: RunBench,
+) -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.write(bench.version("fraud", "1"), bench.version("fraud", "2"), bench.route("fraud", WHOLE))
+        worker = await bench.worker(behind_ms=1).follow()
+        bench.adding.artifact("fraud", "2").with_suffix(".hold").touch()
+        revision = await bench.write(bench.route("fraud", {"2": 10_000}))
+        await worker.reach(revision)
+        before = worker.board[Slot.RULES_CHECKED_NS]
+        await until(lambda: worker.board[Slot.RULES_CHECKED_NS] > before + 50_000_000)
+        assert worker.snapshot.routes["fraud"].revision == 1
+        assert not worker.rules.behind
+        bench.valkey.freeze()
+        await until(lambda: worker.rules.stale)
+        assert not worker.rules.behind
+        bench.valkey.thaw()
+        await until(lambda: not worker.rules.stale)
+        bench.valkey.command("HSET", "{pm}:head", "revision", "1")
+        await until(lambda: worker.alarm and worker.rules.stale)
+        assert not worker.rules.behind
+
+    run_private_bench(scenario)
+
+
+def head(revision: int) -> Head:
+    return Head("an epoch", revision)
+
+
+def test_time_behind_counts_only_while_the_store_answers_and_nothing_moves() -> None:
+    arrears = Arrears(100)
+    for now, interrupted, ours, theirs, exceeded in (
+        (0, False, 1, 2, False),
+        (90, False, 1, 2, False),
+        (110, False, 2, 3, False),  # it moved
+        (200, False, 2, 3, False),
+        (5_000, True, 2, 3, False),  # silent in between
+        (5_010, False, 2, 4, False),  # 100 so far
+        (5_011, False, 2, 4, True),
+        (5_012, False, 4, 4, False),
+    ):
+        if interrupted:
+            arrears.interrupt()
+            assert not arrears.exceeded
+        arrears.look(head(ours), head(theirs), now)
+        assert arrears.exceeded is exceeded, now
+
+
+def test_silence_ends_being_behind_until_the_store_answers_again() -> None:
+    arrears = Arrears(100)
+    seen = []
+    for now, silent in ((0, False), (1, False), (200, False), (300, True), (10_000, False)):
+        arrears.interrupt() if silent else arrears.look(head(1), head(2), now)
+        seen.append(arrears.exceeded)
+    assert seen == [False, False, True, False, True]
+
+
+# ── what a worker says of itself ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_acknowledgement_says_since_when_the_rules_are_in_force_and_what_is_wrong(run_bench: RunBench) -> None:
+    async def scenario(bench: Bench) -> None:
+        began = time_ns() // 1_000_000
+        worker = await in_force(bench)
+        said = await bench.acknowledgement("w0", 3)
+        assert began <= said.since_ms <= time_ns() // 1_000_000
+        assert said.since_ms == worker.board[Slot.RULES_SINCE_NS] // 1_000_000
+        assert (said.alarms, said.ready) == ({}, False)
+        worker.board[Slot.READY] = 1
+        await bench.write(bench.route("fraud", WHOLE, timeout_ms=4), ("cohort", "beta", b"not json"))
+        said = await bench.acknowledgement("w0", 4, alarm="documents")
+        assert "cohort beta does not parse" in said.alarms["documents"]
+        assert said.ready
+        assert said.since_ms == worker.board[Slot.RULES_SINCE_NS] // 1_000_000
+        await bench.write(bench.route("fraud", WHOLE, timeout_ms=5))
+        assert (await bench.acknowledgement("w0", 5)).since_ms >= said.since_ms
+
+    run_bench(scenario)
+
+
 # ── documents that do not parse ──────────────────────────────────────────────────────────────────────────────────
 
 
@@ -263,6 +433,22 @@ def test_cold_start_serves_the_other_models_when_one_document_does_not_parse(run
         assert worker.snapshot.routes.keys() == {"spam"}
         assert worker.alarm
         await bench.acknowledgement("w0", 1, lambda problems: problems.keys() == {"fraud"})
+
+    run_bench(scenario)
+
+
+def test_cold_start_takes_the_last_good_document_from_the_file_when_that_of_the_store_does_not_parse(
+    run_bench: RunBench,
+) -> None:
+    async def scenario(bench: Bench) -> None:
+        worker = await in_force(bench)
+        await bench.healthy("w0", 3)
+        await worker.stop()
+        await bench.write(("route", "fraud", b"{}"), bench.cohort("beta"))
+        restarted = await bench.worker("w1").follow()
+        assert restarted.snapshot.routes["fraud"].route.timeout_ms == 3
+        assert restarted.snapshot.cohorts.keys() == {"beta"}
+        await bench.acknowledgement("w1", 4, lambda problems: problems.keys() == {"fraud"}, alarm="documents")
 
     run_bench(scenario)
 

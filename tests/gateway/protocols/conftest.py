@@ -3,7 +3,7 @@
 open_face()     the face of a data plane that serves `digits` by the route of ROUTE, and the records it leaves
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -56,6 +56,12 @@ class FixedRules:
 
     async def acknowledge(self, acknowledgement: Acknowledgement) -> None:  # noqa: ARG002
         return None
+
+    async def follows(self) -> Mapping[str, int]:
+        return {}
+
+    async def notices(self) -> AsyncIterator[None]:
+        yield None
 
     async def withdraw(self, worker: str) -> None:  # noqa: ARG002
         return None
