@@ -5,6 +5,7 @@ environment; settings arrive through a pipe from the supervisor.
 """
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -26,6 +27,7 @@ from gateway.dataplane import DataPlane
 from gateway.errors import ArtifactInvalid, SettingsError
 from gateway.executors.http import HttpExecutor
 from gateway.flight import Origin
+from gateway.gauges import BoardFolder
 from gateway.journal import Journal
 from gateway.metrics import Board, Slot, board_path
 from gateway.ports import Executor, ExecutorFactory, UpstreamClient
@@ -34,6 +36,7 @@ from gateway.recorder import Recorder
 from gateway.shadow import Shadows
 from gateway.snapshot import Rules
 from gateway.stores.audit_sqlite import SqliteAudit
+from gateway.stores.revisions_sqlite import SqliteRevisions
 from gateway.stores.rules_redis import RedisRules
 from gateway.tasks import Tasks
 from gateway.wire.asgi import AsgiFace
@@ -84,6 +87,10 @@ async def _data_worker(settings: Settings, index: int, listening: socket.socket)
 
 async def _follow(rules: Rules) -> None:
     await rules.start()
+    # Rules of 10 000 models are a million objects that live long; each full collection would stop requests to look at
+    # all of them again (measured: 0.4 s).
+    gc.collect()
+    gc.freeze()
     await rules.run()
 
 
@@ -127,10 +134,25 @@ async def _control(settings: Settings, listening: socket.socket) -> int:
         shipping.start()
         stack.callback(shipping.join)
         stack.callback(shipped.set)
-        plane = ControlPlane(store, _inspector(factory), settings.rules.publish_wait_ms / 1000)
+        archive = SqliteRevisions(settings.data_dir / "revisions.db")
+        stack.callback(archive.close)
+        boards = BoardFolder(settings.data_dir / "run")
+        stack.callback(boards.close)
+        watch = StoreWatch(store, settings.data_dir / "rules", boards)
+        plane = ControlPlane(
+            store,
+            audit,
+            archive,
+            _inspector(factory),
+            watch,
+            boards,
+            gateway=settings.gateway,
+            publish_wait_s=settings.rules.publish_wait_ms / 1000,
+        )
         stack.push_async_callback(tasks.cancel)
-        watch = StoreWatch(store, settings.data_dir / "rules")
         tasks.start("rules store", watch.run())
+        tasks.start("archivist", plane.archivist.run())
+        tasks.start("confirmations", plane.confirmations.run())
         stop = asyncio.Event()
         on_sigterm(stop.set)
         await serve_until(

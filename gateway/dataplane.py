@@ -27,7 +27,7 @@ from gateway.ports import InferProtocol, RecordSink
 from gateway.record import Record
 from gateway.shadow import Shadows
 from gateway.snapshot import PreparedVersion, RouteEntry, Rules, Snapshot
-from routing import Decision, VersionDenied, resolve
+from routing import Decision, VersionDenied, named_versions, resolve
 
 _LONGEST_NAME = 128
 
@@ -160,8 +160,9 @@ class DataPlane:
         return True
 
     def ready(self) -> bool:
-        """Tell whether requests should be sent here: rules are in force, records can be kept, no drain has begun."""
-        return not self.stopping and self._rules.snapshot is not None and not self._sink.failed
+        """Tell whether requests should be sent here: rules are in force and followed, records kept, no drain begun."""
+        rules = self._rules
+        return not self.stopping and rules.snapshot is not None and not rules.behind and not self._sink.failed
 
     async def model_ready(self, model: str, version: str | None) -> Readiness:
         """Tell whether a version (or without one: every version that the split can choose) can serve now.
@@ -187,7 +188,7 @@ class DataPlane:
         """
         entry, snapshot = self._find(model)
         stable = max(entry.route.split.items(), key=lambda item: item[1])[0]
-        names = tuple(sorted(name for owner, name in snapshot.versions if owner == model))
+        names = _named(entry, snapshot)
         return names, await self._readiness(entry, version if version is not None else stable, snapshot)
 
     def _find(self, model: str) -> tuple[RouteEntry, Snapshot]:
@@ -226,8 +227,14 @@ def _no_such_version(entry: RouteEntry, version: str, snapshot: Snapshot) -> Unk
             f"version {version} of model {model} is registered, but its route does not name it, so it is not loaded; "
             "name it in the route (a share of 0 will do)"
         )
-    named = ", ".join(sorted(name for owner, name in snapshot.versions if owner == model))
+    named = ", ".join(_named(entry, snapshot))
     return UnknownVersion(f"model {model} has no version {_cut(version)}; its route names {named}")
+
+
+def _named(entry: RouteEntry, snapshot: Snapshot) -> tuple[str, ...]:
+    """Return the versions that the route names and that are there, in order."""
+    model = entry.route.model
+    return tuple(sorted(name for name in named_versions(entry.route) if (model, name) in snapshot.versions))
 
 
 def _forward_headers(flight: Flight) -> Headers:

@@ -1,46 +1,71 @@
 """The one door for changes of the rules: validate, compare and set, say who and why, wait for every worker.
 
-Belongs here: what makes a change legal. Never here: HTTP, YAML, how rules are stored, or being called from the data
-plane.
-
-A check that reads documents can be overtaken by another change, so none is relied on: a change carries the revisions
-it was checked against and what it needs to exist, and the store makes it only if all that still holds.
+Belongs here: every change by its name, turned into documents. Never here: HTTP, YAML, how rules are stored, what makes
+documents legal, or being called from the data plane.
 """
 
-import asyncio
-import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Mapping, Sequence
 
-from gateway.catalog import Manifest, Signature, encode_manifest, parse_manifest, same_content
-from gateway.controlplane.artifact import check_artifact, differing_fields
+from gateway.controlplane.checking import Inspect
+from gateway.controlplane.confirming import Confirmations
 from gateway.controlplane.convergence import Published
-from gateway.controlplane.lookups import Lookups, parsed, shown
-from gateway.controlplane.publishing import ATTEMPTS, Origin, Publisher, Put, change_of, check_expected, overtaken
-from gateway.errors import (
-    CohortInUse,
-    IncompleteManifest,
-    InvalidDocument,
-    RevisionConflict,
-    VersionExists,
-)
-from gateway.ports import Kind, RulesStore, StoredDocument, Write
-from routing import DocumentError, Route, encode_document, named_versions, parse_cohort, parse_route
-
-Inspect = Callable[[Manifest], Awaitable[Signature | None]]
+from gateway.controlplane.lookups import Lookups
+from gateway.controlplane.operations import Made, Operations
+from gateway.controlplane.previewing import ChangePreview, Traffic
+from gateway.controlplane.proposal import Proposed, Terms
+from gateway.controlplane.publishing import Licence, Publisher
+from gateway.controlplane.reading import Reader
+from gateway.controlplane.resettling import Resettled, Resettling
+from gateway.controlplane.restoring import Cohorts, Restoring, Wanted
+from gateway.controlplane.status import Fleet, Status
+from gateway.controlplane.storewatch import StoreWatch
+from gateway.controlplane.terms import NO_TERMS, Origin
+from gateway.errors import ChangeError, RulesUnavailable
+from gateway.gauges import BoardFolder
+from gateway.ports import AuditStore, RevisionArchive, RulesStore
 
 
 class ControlPlane(Lookups):
-    """Reads and changes the rules. Every method raises `RulesUnavailable` when the store does not answer."""
+    """Reads and changes the rules. Every method raises `RulesUnavailable` when the store does not answer.
 
-    def __init__(self, store: RulesStore, inspect: Inspect, publish_wait_s: float) -> None:
-        """`inspect` prepares a version for a moment and raises `ArtifactError` for one that cannot run."""
-        super().__init__(store)
-        self._inspect = inspect
-        self._publisher = Publisher(store, publish_wait_s)
+    Every change raises what `Publisher.make` does; what is refused carries the present revision of the document at
+    fault. `confirmations.run` is a task of the control process.
+    """
 
-    # ── routes ───────────────────────────────────────────────────────────────────────────────────────────────────
+    def __init__(  # noqa: PLR0917 - the composition root names every part it connects
+        self,
+        store: RulesStore,
+        audit: AuditStore,
+        archive: RevisionArchive,
+        inspect: Inspect,
+        watch: StoreWatch,
+        boards: BoardFolder,
+        *,
+        gateway: str,
+        publish_wait_s: float,
+    ) -> None:
+        """`inspect` prepares a version for a moment and raises `ArtifactError` for one that cannot run.
 
-    async def put_route(self, model: str, document: bytes, expect: int | None, origin: Origin) -> Published:
+        `watch` is run by the caller, `boards` are those of this gateway's workers, `gateway` is its name.
+        """
+        super().__init__(store, audit, archive)
+        self._watch = watch
+        self._reader = Reader(store)
+        self._publisher = Publisher(store, watch, inspect, self._foresee, publish_wait_s)
+        self._operations = Operations(store)
+        self._restoring = Restoring(store, self._past)
+        self._resettling = Resettling(store, archive, watch, self._publisher)
+        self._fleet = Fleet(store, watch, boards, gateway)
+        self.confirmations = Confirmations(store, watch, self._publisher, self.revision)
+
+    async def _foresee(self, proposed: Sequence[Proposed]) -> ChangePreview:
+        return await self.preview(proposed, Traffic())
+
+    # ── one document ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def put_route(
+        self, model: str, document: bytes, expect: int | None, origin: Origin, terms: Terms = NO_TERMS
+    ) -> Published:
         """Make or change the route of a model. `expect` is the revision it has now; None or 0 when it has none.
 
         Raises:
@@ -48,52 +73,19 @@ class ControlPlane(Lookups):
             RevisionRequired, RevisionConflict: `expect` is missing, or not what the route has now.
             ArtifactMissing, DigestMismatch: a version that it newly names is not on disk as it was registered.
         """
-        route = parsed(parse_route, document)
-        if route.model != model:
-            raise InvalidDocument("model", f"the document is of {shown(route.model)}, its address of {shown(model)}")
-        requires: list[tuple[Kind, str]] = [("version", f"{model}/{version}") for version in named_versions(route)]
-        requires += [("cohort", name) for name in {pin.cohort for pin in route.pins}]
+        proposed = await self._reader.one("route", model, document, expect)
+        return await self._publisher.publish([proposed], origin, terms)
 
-        async def check(present: StoredDocument | None) -> None:
-            await self._check_cohorts(route)
-            await self._check_versions(route, present)
-
-        put = Put("route", model, encode_document(route), expect, tuple(sorted(requires)), (model,))
-        return await self._publisher.put(put, origin, check)
-
-    async def _check_cohorts(self, route: Route) -> None:
-        names = sorted({pin.cohort for pin in route.pins})
-        found = dict(zip(names, await asyncio.gather(*(self._store.read("cohort", n) for n in names)), strict=True))
-        for index, pin in enumerate(route.pins):
-            if found[pin.cohort] is None:
-                raise InvalidDocument(f"pins[{index}].cohort", f"there is no cohort {pin.cohort}; set it first")
-
-    async def _check_versions(self, route: Route, present: StoredDocument | None) -> None:
-        names = sorted(named_versions(route))
-        reads = (self._store.read("version", f"{route.model}/{name}") for name in names)
-        found = dict(zip(names, await asyncio.gather(*reads), strict=True))
-        for path, version in _paths_of_versions(route):
-            if found[version] is None:
-                raise InvalidDocument(
-                    path, f"version {version} of model {route.model} is not registered; register it first"
-                )
-        for version in sorted(set(names) - _named_by(present)):
-            stored = found[version]
-            assert stored is not None
-            await asyncio.to_thread(check_artifact, parse_manifest(stored.json))
-
-    # ── cohorts ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-    async def put_cohort(self, name: str, document: bytes, expect: int | None, origin: Origin) -> Published:
+    async def put_cohort(
+        self, name: str, document: bytes, expect: int | None, origin: Origin, terms: Terms = NO_TERMS
+    ) -> Published:
         """Make or change a cohort. `expect` is the revision it has now; None or 0 when it does not exist.
 
         Raises:
             InvalidDocument, RevisionRequired, RevisionConflict
         """
-        cohort = parsed(parse_cohort, document)
-        if cohort.name != name:
-            raise InvalidDocument("name", f"the document is of {shown(cohort.name)}, its address of {shown(name)}")
-        return await self._publisher.put(Put("cohort", name, encode_document(cohort), expect), origin)
+        proposed = await self._reader.one("cohort", name, document, expect)
+        return await self._publisher.publish([proposed], origin, terms)
 
     async def delete_cohort(self, name: str, expect: int | None, origin: Origin) -> Published:
         """Delete a cohort that no route pins.
@@ -102,29 +94,7 @@ class ControlPlane(Lookups):
             DocumentNotFound, RevisionRequired, RevisionConflict
             CohortInUse: with the models whose routes pin it.
         """
-        for _ in range(ATTEMPTS):
-            if (revision := await self._publisher.made_before("cohort", name, None, origin)) is None:
-                head = await self._store.head()
-                present = await self.cohort(name)
-                check_expected("cohort", name, present, expect)
-                await self._check_unused(name)
-                write = Write("cohort", name, None, present.revision)
-                # The check looked at every route, so none may have changed since the head was read.
-                change = change_of(origin, write, expect_head=head.revision if head is not None else 0)
-                try:
-                    revision = await self._store.apply(change)
-                except RevisionConflict:
-                    continue
-            return await self._publisher.published(revision, True, ())
-        raise overtaken()
-
-    async def _check_unused(self, name: str) -> None:
-        routes = await self._store.read_all("route")
-        users = sorted(model for model, stored in routes.items() if name in _pinned_by(model, stored))
-        if users:
-            raise CohortInUse(f"cohort {name} is pinned by the route of {', '.join(users)}; remove those pins first")
-
-    # ── versions ─────────────────────────────────────────────────────────────────────────────────────────────────
+        return await self._publisher.publish([Proposed("cohort", name, None, expect)], origin, NO_TERMS)
 
     async def register(self, model: str, document: bytes, allow_incomplete: bool, origin: Origin) -> Published:
         """Register a version. The same content again changes nothing, or where its artifact lies.
@@ -135,57 +105,90 @@ class ControlPlane(Lookups):
             ArtifactMissing, DigestMismatch, ArtifactInvalid: the artifact is not there, not that one, or cannot run.
             VersionExists: it is registered with other content.
         """
-        manifest = parse_manifest(document)
-        if manifest.model != model:
-            raise InvalidDocument("model", f"the document is of {shown(manifest.model)}, its address of {shown(model)}")
-        if manifest.missing and not allow_incomplete:
-            raise IncompleteManifest(
-                ", ".join(manifest.missing),
-                "missing, so nobody could tell later what this version was made from; fill it in, or pass "
-                "--allow-incomplete",
-            )
-        await asyncio.to_thread(check_artifact, manifest)
-        await self._inspect(manifest)
-        name = f"{model}/{manifest.version}"
-        for _ in range(ATTEMPTS):
-            present = await self._store.read("version", name)
-            if present is not None:
-                _check_same(manifest, parse_manifest(present.json))
-            put = Put("version", name, encode_manifest(manifest), present.revision if present is not None else 0)
+        proposed = await self._reader.one("version", model, document, None)
+        licence = Licence(unseen_if_same=True, allow_incomplete=allow_incomplete)
+        return await self._publisher.publish([proposed], origin, NO_TERMS, licence)
+
+    # ── many documents ───────────────────────────────────────────────────────────────────────────────────────────
+
+    async def change(
+        self,
+        documents: Sequence[bytes],
+        expect: Mapping[str, int],
+        allow_incomplete: bool,
+        origin: Origin,
+        terms: Terms = NO_TERMS,
+    ) -> Published:
+        """Make or change routes, cohorts and versions, all or none, as one revision.
+
+        `documents` are bare: one with `backend` is a version, with `split` a route, else with `name` a cohort.
+        `expect` maps `route/digits`, `cohort/beta` to the revision that the document has now. One that exists has to be
+        in it to be changed; one that is already as proposed is left out of the change, and a dry run asks for none.
+
+        Raises:
+            What the methods for one document do; with several, the message begins with which one it is about.
+        """
+        proposed = await self._reader.many(documents, expect)
+        licence = Licence(unseen_if_same=True, allow_incomplete=allow_incomplete)
+        return await self._publisher.publish(proposed, origin, terms, licence)
+
+    async def proposed(self, documents: Sequence[bytes]) -> Sequence[Proposed]:
+        """Return the proposals of bare documents, for `preview`. Raises `InvalidDocument` as `change` does."""
+        return await self._reader.many(documents, {})
+
+    async def rollback(  # noqa: PLR0917 - what the caller says, one by one
+        self,
+        model: str,
+        to: int | None,
+        cohorts: Cohorts | None,
+        expect: int | None,
+        origin: Origin,
+        terms: Terms = NO_TERMS,
+    ) -> Published:
+        """Bring the route of a model back as it was at revision `to`, or, with None, before its last change.
+
+        With it come the cohorts that it pinned, as they were then: the same callers get the same versions. A change
+        that waits to be confirmed is taken back whole. `expect` is the revision the route has now, if the caller says.
+
+        Raises:
+            DocumentNotFound: the route did not exist at that revision, or has never been otherwise.
+            CohortInUse: such a cohort is pinned by other models' routes, too, and `cohorts` is None.
+            What `put_route` does.
+        """
+        await self._watch.floor()  # a store in doubt is no ground to look for the past on
+        wanted = Wanted(model, to, cohorts, expect)
+        made = None if terms.dry_run else await self._operations.made_of(("route", model), origin)
+        if made is None:
             try:
-                return await self._publisher.put(put, origin)
-            except RevisionConflict:
-                continue  # somebody registered it at the same moment: is it the same?
-        raise overtaken()
+                made = await self._roll_back(wanted, origin, terms)
+            except RulesUnavailable:
+                raise
+            except ChangeError:
+                # Its own twin may have been first; what was before the last change is not the same then.
+                if terms.dry_run or (made := await self._operations.made_of(("route", model), origin)) is None:
+                    raise
+        return await self._publisher.published(made, terms)
 
+    async def _roll_back(self, wanted: Wanted, origin: Origin, terms: Terms) -> Made:
+        restored = await self._restoring.documents(wanted)
+        # What nobody confirmed yet is taken back as its time would do it, whatever has become of artifacts since.
+        licence = Licence(settles=restored.settles, trusted=restored.settles is not None and wanted.to is None)
+        return await self._publisher.make(restored.proposed, origin, terms, licence)
 
-def _named_by(route: StoredDocument | None) -> frozenset[str]:
-    """Return the versions that a stored route names; none for one that does not parse, as it is about to go."""
-    try:
-        return named_versions(parse_route(route.json)) if route is not None else frozenset()
-    except DocumentError:
-        return frozenset()
+    # ── what is decided later ────────────────────────────────────────────────────────────────────────────────────
 
+    async def confirm(self, model: str, origin: Origin) -> int:
+        """Let the unconfirmed change of a model stand, and return its revision. Raises what `Confirmations` does."""
+        return await self.confirmations.confirm(model, origin)
 
-def _pinned_by(model: str, route: StoredDocument) -> frozenset[str]:
-    try:
-        return frozenset(pin.cohort for pin in parse_route(route.json).pins)
-    except DocumentError as error:
-        raise InvalidDocument("", f"the stored route of model {model} does not parse ({error}); put it again") from None
+    async def republish(self, origin: Origin, dry_run: bool) -> Resettled:
+        """Give a store that is in doubt the last good rules of this gateway. Raises what `Resettling` does."""
+        return await self._resettling.republish(origin, dry_run=dry_run)
 
+    async def accept(self, origin: Origin, dry_run: bool) -> Resettled:
+        """Take the rules of a store that is in doubt as they are. Raises what `Resettling` does."""
+        return await self._resettling.accept(origin, dry_run=dry_run)
 
-def _check_same(manifest: Manifest, present: Manifest) -> None:
-    if not same_content(manifest, present):
-        fields = ", ".join(differing_fields(manifest, present))
-        raise VersionExists(
-            f"version {manifest.version} of model {manifest.model} is registered with other content (it differs in "
-            f"{fields}); versions are immutable, so give this one a new name"
-        )
-
-
-def _paths_of_versions(route: Route) -> Iterator[tuple[str, str]]:
-    """Yield the path of every place where a route names a version, with the version."""
-    yield from ((f"split[{json.dumps(version)}]", version) for version in route.split)
-    yield from ((f"pins[{index}].version", pin.version) for index, pin in enumerate(route.pins))
-    yield from ((f"shadows[{index}].version", shadow.version) for index, shadow in enumerate(route.shadows))
-    yield from ((f"fallback[{index}]", version) for index, version in enumerate(route.fallback))
+    async def status(self) -> Status:
+        """Return how store, gateways and workers stand; also, and soon, while the store does not answer."""
+        return await self._fleet.status()

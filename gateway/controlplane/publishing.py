@@ -1,141 +1,251 @@
-"""Making a change of one document: who may overwrite what, what was made already, and where it is in force.
+"""Making a change of one or many documents: all of it or none, once, and answering where it is in force.
 
-Belongs here: compare and set, sending again, waiting for workers. Never here: what makes a document legal.
+Belongs here: the order of what every change goes through, sending again, being overtaken. Never here: what makes a
+document legal (`checking`), or which documents a change is made of.
 """
 
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Final
 
+import msgspec
 from msgspec import Struct
 
-from gateway.controlplane.convergence import Published, converge
-from gateway.controlplane.lookups import NAMES, is_text
-from gateway.errors import DocumentNotFound, InvalidDocument, RevisionConflict, RevisionRequired
-from gateway.ports import ChangeSet, Kind, RulesStore, StoredDocument, Write
+from gateway.controlplane.checking import Checks, Inspect, Needs
+from gateway.controlplane.convergence import Published, Reach, converge
+from gateway.controlplane.documents import NAMES
+from gateway.controlplane.operations import Made, Operations
+from gateway.controlplane.pending import Pending, at_fault, named_at_fault, read_documents
+from gateway.controlplane.previewing import ChangePreview
+from gateway.controlplane.proposal import Proposed, Terms
+from gateway.controlplane.storewatch import StoreWatch
+from gateway.controlplane.terms import Origin, check_origin, check_terms
+from gateway.errors import (
+    AuditUnavailable,
+    ChangeError,
+    DocumentNotFound,
+    RevisionConflict,
+    RulesInDoubt,
+    RulesUnavailable,
+    TooManyMoves,
+    UnconfirmedChange,
+)
+from gateway.logs import logger
+from gateway.ports import ChangeSet, DocumentName, Head, RulesStore
 
 ATTEMPTS = 8
 """Tries of a change that others overtake while it is being checked."""
-_LIMITS = {"actor": 256, "comment": 1024, "operation_id": 128}
+
+Foresee = Callable[[Sequence[Proposed]], Awaitable[ChangePreview]]
+"""Works out who would move. Raises `AuditUnavailable` when recorded requests cannot be read."""
 
 
-class Origin(Struct, frozen=True):
-    """Who makes a change, why, and the id under which a client may send it again without making it twice."""
+class Licence(Struct, frozen=True):
+    """What a change may do that others may not.
 
-    actor: str
-    comment: str
-    operation_id: str
+    `unseen_if_same`: a document that is as proposed already needs no expected revision. `allow_incomplete`: versions
+    may lack their metadata contract. `settles`: the unconfirmed revision whose documents it may overwrite. `trusted`:
+    the documents were in force before, so the disk is not looked at.
+    """
 
-
-class Put(Struct, frozen=True):
-    """A document to be made or changed: what it must replace, what must exist with it, whose workers must take it."""
-
-    kind: Kind
-    name: str
-    json: bytes
-    expect: int | None
-    requires: tuple[tuple[Kind, str], ...] = ()
-    models: tuple[str, ...] = ()
+    unseen_if_same: bool = False
+    allow_incomplete: bool = False
+    settles: int | None = None
+    trusted: bool = False
 
 
-Check = Callable[[StoredDocument | None], Awaitable[None]]
-"""Looks at the document that is to be replaced and at what the new one needs, and raises a `GatewayError` or not."""
+NO_LICENCE: Final = Licence()
 
 
 class Publisher:
     """Makes changes, and answers when every live worker has them in force, or after `wait_s` with the laggards."""
 
-    def __init__(self, store: RulesStore, wait_s: float) -> None:
+    def __init__(self, store: RulesStore, watch: StoreWatch, inspect: Inspect, foresee: Foresee, wait_s: float) -> None:
+        """`inspect` prepares a version for a moment and raises `ArtifactError` for one that cannot run."""
         self._store = store
+        self._watch = watch
+        self._inspect = inspect
+        self._foresee = foresee
         self._wait_s = wait_s
+        self._operations = Operations(store)
 
-    async def put(self, put: Put, origin: Origin, check: Check | None = None) -> Published:
-        """Make the change, unless the document is that already.
+    async def publish(
+        self, proposed: Sequence[Proposed], origin: Origin, terms: Terms, licence: Licence = NO_LICENCE
+    ) -> Published:
+        """Make the change and wait for the workers. Raises what `make` does."""
+        return await self.published(await self.make(proposed, origin, terms, licence), terms)
+
+    async def published(self, made: Made, terms: Terms) -> Published:
+        """Wait until a change is in force, and say where."""
+        reach = Reach((), {}) if terms.dry_run else await self.reach(made.revision, made.models)
+        return Published(
+            revision=made.revision,
+            changed=made.changed,
+            in_force=reach.everywhere,
+            acknowledged=reach.acknowledged,
+            laggards=reach.laggards,
+            documents=made.documents,
+            preview=made.preview,
+            confirm_within_ms=terms.confirm_within_ms if made.changed else None,
+            dry_run=terms.dry_run,
+        )
+
+    async def reach(self, revision: int, models: Collection[str]) -> Reach:
+        """Wait until a revision of the store's present life is in force for these models, and say where."""
+        known = self._watch.known
+        return await converge(self._store, Head(known.epoch if known else "", revision), models, self._wait_s)
+
+    async def make(
+        self, proposed: Sequence[Proposed], origin: Origin, terms: Terms, licence: Licence = NO_LICENCE
+    ) -> Made:
+        """Make the change, without waiting for anybody, unless every document is as proposed already.
 
         Raises:
-            RevisionRequired, RevisionConflict: `put.expect` is missing, or not what the document has now.
-            InvalidDocument: the origin does not fit.
+            RulesInDoubt, RulesUnavailable: the store takes no changes now.
+            InvalidDocument: origin or terms do not fit, or the operation id was used for another change.
+            RevisionRequired, RevisionConflict, DocumentNotFound: a document is not as its proposer thinks.
+            UnconfirmedChange: an earlier change of a document waits to be confirmed.
+            TooManyMoves, AuditUnavailable: more callers would move than allowed, or nobody can tell.
+            ChangeError, ArtifactError: see `Checks.check`.
         """
+        check_origin(origin)
+        check_terms(terms)
+        checks = Checks(self._store, self._inspect, allow_incomplete=licence.allow_incomplete, trusted=licence.trusted)
         for _ in range(ATTEMPTS):
-            if (made := await self.made_before(put.kind, put.name, put.json, origin)) is not None:
-                return await self.published(made, True, put.models)
-            present = await self._store.read(put.kind, put.name)
+            floor = await self._watch.floor()
+            if not terms.dry_run and (made := await self._operations.made(proposed, origin)) is not None:
+                return made
             try:
-                check_expected(put.kind, put.name, present, put.expect)
-                if present is not None and present.json == put.json:
-                    return await self.published(present.revision, False, put.models)
-                if check is not None:
-                    await check(present)
-                write = Write(put.kind, put.name, put.json, present.revision if present is not None else 0)
-                revision = await self._store.apply(change_of(origin, write, put.requires))
-            except DocumentNotFound:
-                continue  # what it needs was deleted since it was checked; the check now says what
-            except (RevisionConflict, RevisionRequired):
+                return await self._attempt(proposed, origin, terms, licence, checks, floor)
+            except _Overtaken:
+                continue
+            except RulesUnavailable:
+                raise
+            except ChangeError:
                 # Its own twin, sent again by an impatient client, may have been first.
-                if (made := await self.made_before(put.kind, put.name, put.json, origin)) is None:
-                    raise
-                revision = made
-            return await self.published(revision, True, put.models)
-        raise overtaken()
+                if not terms.dry_run and (made := await self._operations.made(proposed, origin)) is not None:
+                    return made
+                # What is missing or older than expected may be so because the store has just lost rules.
+                await self._watch.look()
+                await self._watch.floor()
+                raise
+        raise RevisionConflict("the rules change faster than this change can be checked; try again", 0)
 
-    async def made_before(self, kind: Kind, name: str, json: bytes | None, origin: Origin) -> int | None:
-        """Return the revision that this very operation has made already, or None.
+    async def _attempt(  # noqa: PLR0917 - one try of `make`, with all that it was given
+        self,
+        proposed: Sequence[Proposed],
+        origin: Origin,
+        terms: Terms,
+        licence: Licence,
+        checks: Checks,
+        floor: Head,
+    ) -> Made:
+        present = await read_documents(self._store, [one.document for one in proposed])
+        every = [Pending(one, present.get(one.document)) for one in proposed]
+        alone = len(every) == 1
+        for one in every:
+            same = licence.unseen_if_same and one.outcome == "unchanged"
+            with at_fault(one, alone=alone):
+                one.check_expected(must_say=not (same or terms.dry_run))
+        change = [one for one in every if one.outcome != "unchanged"]
+        outcomes = tuple(one.report() for one in every)
+        if not change:
+            return Made(max((one.current for one in every), default=floor.revision), False, outcomes)
+        await self._refuse_unconfirmed(change, licence.settles, alone=alone)
+        needs = await checks.check(change, alone=alone)
+        with named_at_fault(change[0].current if alone else None, ""):
+            preview = await self._preview([one.proposed for one in change], terms)
+        if terms.dry_run:
+            return Made(floor.revision, True, outcomes, preview)
+        revision = await self._apply(_change_set(change, needs, origin, terms, licence, floor, preview))
+        self._watch.made(floor, revision, origin.operation_id)
+        return Made(revision, True, outcomes, preview)
 
-        Raises:
-            InvalidDocument: the origin does not fit, or its operation made another change.
-        """
-        _check_origin(origin)
-        number = await self._store.applied(origin.operation_id)
-        if number is None:
+    async def _apply(self, change: ChangeSet) -> int:
+        try:
+            return await self._store.apply(change)
+        except (RevisionConflict, DocumentNotFound):
+            raise _Overtaken from None  # what was checked has changed; checking it again says what is wrong now
+        except RulesInDoubt:
+            # So it is, or it was resettled through another gateway; the floor of the next try says which.
+            await self._watch.look()
+            await self._watch.floor()
+            raise _Overtaken from None
+
+    async def _refuse_unconfirmed(self, change: Sequence[Pending], settles: int | None, *, alone: bool) -> None:
+        held = {
+            name: waiting
+            for waiting in await self._store.unconfirmed()
+            if waiting.revision != settles
+            for name in waiting.documents
+        }
+        for one in change:
+            if (waiting := held.get(one.proposed.document)) is not None:
+                with at_fault(one, alone=alone):
+                    raise UnconfirmedChange(
+                        f"{NAMES[one.proposed.kind]} {one.proposed.name} was changed by revision {waiting.revision}, "
+                        f"which is taken back in {waiting.remaining_ms / 1000:.0f} s unless it is confirmed; first "
+                        f"{_settling(waiting.documents)}"
+                    )
+
+    async def _preview(self, change: Sequence[Proposed], terms: Terms) -> ChangePreview | None:
+        if not terms.preview and terms.max_moves is None:
             return None
-        made = await self._store.revisions(number - 1, number)
-        if made and (kind, name, json) not in {(c.kind, c.name, c.after) for c in made[0].changes}:
-            raise InvalidDocument(
-                "operation_id", f"it was used for another change, revision {number}; use a new one for each change"
+        try:
+            preview = await self._foresee(change)
+        except AuditUnavailable as error:
+            if terms.max_moves is not None:
+                raise
+            logger().warning("preview_not_made", why=error.message)
+            return None
+        if terms.max_moves is not None and preview.callers_moved > terms.max_moves:
+            seen = sum(one.sample.callers for one in preview.models)
+            raise TooManyMoves(
+                f"max_moves: {preview.callers_moved} of the {seen} callers seen lately would move to another version, "
+                f"and {terms.max_moves} may; nothing is changed"
             )
-        return number
-
-    async def published(self, revision: int, changed: bool, models: Collection[str]) -> Published:
-        """Wait until a revision is in force for these models, and say where."""
-        return await converge(self._store, revision, changed, models, self._wait_s)
+        return preview
 
 
-def change_of(
-    origin: Origin, write: Write, requires: tuple[tuple[Kind, str], ...] = (), expect_head: int | None = None
+class _Overtaken(Exception):
+    """The rules have changed between the check and the change."""
+
+
+def _settling(documents: Sequence[DocumentName]) -> str:
+    models = sorted(name for kind, name in documents if kind == "route")
+    if not models:
+        return "confirm it or wait until it is taken back"
+    return f"`pointsman routes confirm {models[0]}`, or `pointsman routes rollback {models[0]}` to take it back now"
+
+
+def _change_set(  # noqa: PLR0917 - the parts of one change, brought together
+    change: Sequence[Pending],
+    needs: Needs,
+    origin: Origin,
+    terms: Terms,
+    licence: Licence,
+    floor: Head,
+    preview: ChangePreview | None,
 ) -> ChangeSet:
-    """Return the change of one document, at the time of now."""
     return ChangeSet(
         operation_id=origin.operation_id,
         actor=origin.actor,
         comment=origin.comment,
         at_ns=time.time_ns(),
-        writes=(write,),
-        requires=requires,
-        expect_head=expect_head,
+        writes=tuple(one.write() for one in change),
+        requires=needs.requires,
+        expect_head=needs.expect_head,
+        floor=floor,
+        confirm_within_ms=terms.confirm_within_ms,
+        settles=licence.settles,
+        preview=_kept(preview) if preview is not None else None,
     )
 
 
-def check_expected(kind: Kind, name: str, present: StoredDocument | None, expect: int | None) -> None:
-    """Refuse to replace what the caller has not seen. Raises `RevisionRequired` or `RevisionConflict`."""
-    current = present.revision if present is not None else 0
-    what = f"{NAMES[kind]} {name}"
-    if expect is None and present is not None:
-        raise RevisionRequired(
-            f"{what} exists, at revision {current}; say that this is the revision you change (If-Match)", current
-        )
-    if (expect or 0) != current:
-        now = f"is at revision {current} now" if present is not None else "does not exist"
-        raise RevisionConflict(f"{what} {now}, not at revision {expect}; read it again and retry", current)
-
-
-def overtaken() -> RevisionConflict:
-    """Return the error for a change that others overtook at every try."""
-    return RevisionConflict("the rules change faster than this change can be checked; try again", 0)
-
-
-def _check_origin(origin: Origin) -> None:
-    for name, limit in _LIMITS.items():
-        value = getattr(origin, name)
-        if len(value) > limit or not is_text(value):
-            raise InvalidDocument(name, f"expected text of at most {limit} characters")
-    if not origin.operation_id:
-        raise InvalidDocument("operation_id", "expected text of 1 to 128 characters")
+def _kept(preview: ChangePreview) -> bytes:
+    """Return a preview as history keeps it: the figures, without the list of callers, which may be long."""
+    models = tuple(
+        msgspec.structs.replace(one, moved=(), moved_left_out=len(one.moved) + one.moved_left_out)
+        for one in preview.models
+    )
+    return msgspec.json.encode(msgspec.structs.replace(preview, models=models))

@@ -8,8 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.catalog import Manifest, Signature
-from gateway.controlplane import ControlPlane, Origin, Published
+from gateway.controlplane import DocumentOutcome, Question
 from gateway.errors import (
     ArtifactMissing,
     CohortInUse,
@@ -20,35 +19,10 @@ from gateway.errors import (
     RevisionRequired,
     RulesUnavailable,
 )
-from gateway.ports import Acknowledgement, ChangeSet, Kind, RulesStore, StoredDocument
+from gateway.ports import Acknowledgement, ChangeSet, Head, Kind, StoredDocument
 from gateway.stores.rules_redis import RedisRules
 from tests.gateway.conftest import Bench, RunBench
-
-WHOLE, HALVES = {"1": 10_000}, {"1": 5000, "2": 5000}
-NOBODY_WAITS_S = 0.02  # where no worker is alive, there is nothing to wait for
-
-
-async def inspect(manifest: Manifest) -> Signature | None:
-    """Find nothing wrong; these tests register nothing."""
-    return None
-
-
-def plane_of(store: RulesStore, wait_s: float = 5.0) -> ControlPlane:
-    return ControlPlane(store, inspect, wait_s)
-
-
-def origin(operation_id: str, comment: str = "why", actor: str = "ann") -> Origin:
-    return Origin(actor, comment, operation_id)
-
-
-def route(split: dict[str, int], **fields: Any) -> bytes:
-    return json.dumps({"model": "fraud", "split": split} | fields).encode()
-
-
-async def two_versions(bench: Bench) -> ControlPlane:
-    await bench.write(bench.version("fraud", "1"), bench.version("fraud", "2"))
-    return plane_of(bench.store, NOBODY_WAITS_S)
-
+from tests.gateway.control import HALVES, WHOLE, WORKERS_WAIT_S, origin, plane_of, route, told, two_versions
 
 # ── what is made ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -57,7 +31,8 @@ def test_route_is_kept_with_its_defaults_and_with_who_why_and_when(run_bench: Ru
     async def scenario(bench: Bench) -> None:
         plane = await two_versions(bench)
         made = await plane.put_route("fraud", route(WHOLE), None, origin("op-1", comment="first"))
-        assert made == Published(2, changed=True, in_force=False, acknowledged=(), laggards={})  # no worker is alive
+        assert told(made) == (2, True, False, (), {})  # no worker is alive
+        assert made.documents == (DocumentOutcome("route", "fraud", "made"),)
         stored = await plane.route("fraud")
         assert stored.revision == 2
         assert json.loads(stored.json)["timeout_ms"] == 30_000
@@ -79,7 +54,9 @@ def test_same_document_makes_no_revision_however_it_is_written(run_bench: RunBen
         plane = await two_versions(bench)
         await plane.put_route("fraud", route(HALVES), None, origin("op-1"))
         again = b'{ "split": {"2": 5000, "1": 5000},\n "client_versions": "allow", "model": "fraud" }'
-        assert await plane.put_route("fraud", again, 2, origin("op-2")) == Published(2, False, False, (), {})
+        same = await plane.put_route("fraud", again, 2, origin("op-2"))
+        assert told(same) == (2, False, False, (), {})
+        assert same.documents == (DocumentOutcome("route", "fraud", "unchanged", was=2),)
         await plane.put_cohort("beta", b'{"name": "beta"}', 0, origin("op-3"))
         assert not (await plane.put_cohort("beta", b'{"name":"beta","keys":[]}', 3, origin("op-4"))).changed
         head = await bench.store.head()
@@ -252,7 +229,7 @@ def test_route_in_the_store_that_does_not_parse_can_be_replaced(run_bench: RunBe
 
 def test_cohort_is_made_changed_listed_and_deleted(run_bench: RunBench) -> None:
     async def scenario(bench: Bench) -> None:
-        plane = plane_of(bench.store, NOBODY_WAITS_S)
+        plane = plane_of(bench)
         assert (await plane.put_cohort("beta", b'{"name": "beta"}', None, origin("op-1"))).revision == 1
         assert (await plane.put_cohort("alpha", b'{"name": "alpha"}', 0, origin("op-2"))).revision == 2
         assert (await plane.put_cohort("beta", b'{"name": "beta", "keys": ["u-1"]}', 1, origin("op-3"))).revision == 3
@@ -266,7 +243,8 @@ def test_cohort_is_made_changed_listed_and_deleted(run_bench: RunBench) -> None:
             await plane.delete_cohort("beta", 1, origin("op-4"))
         gone = await plane.delete_cohort("beta", 3, origin("op-4"))
         assert gone.revision == 4
-        assert await plane.delete_cohort("beta", 3, origin("op-4")) == gone
+        assert gone.documents == (DocumentOutcome("cohort", "beta", "deleted", was=3),)
+        assert told(await plane.delete_cohort("beta", 3, origin("op-4"))) == told(gone)
         for attempt in (plane.cohort("beta"), plane.delete_cohort("beta", 3, origin("op-5")), plane.cohort("\ud800")):
             with pytest.raises(DocumentNotFound, match="there is no cohort"):
                 await attempt
@@ -277,7 +255,7 @@ def test_cohort_is_made_changed_listed_and_deleted(run_bench: RunBench) -> None:
 def test_cohort_of_another_name_than_its_address_is_refused(run_bench: RunBench) -> None:
     async def scenario(bench: Bench) -> None:
         with pytest.raises(InvalidDocument) as refused:
-            await plane_of(bench.store).put_cohort("beta", b'{"name": "alpha"}', None, origin("op-1"))
+            await plane_of(bench).put_cohort("beta", b'{"name": "alpha"}', None, origin("op-1"))
         assert refused.value.path == "name"
 
     run_bench(scenario)
@@ -324,7 +302,7 @@ def test_change_whose_twin_was_first_is_answered_as_the_twin(run_bench: RunBench
     async def scenario(bench: Bench) -> None:
         plane = await two_versions(bench)
         store = Overtaken(bench.valkey.url, lambda: plane.put_route("fraud", route(WHOLE), None, origin("op-1")), call)
-        assert (await plane_of(store).put_route("fraud", route(WHOLE), None, origin("op-1"))).revision == 2
+        assert (await plane_of(bench, store).put_route("fraud", route(WHOLE), None, origin("op-1"))).revision == 2
         assert (await plane.route("fraud")).revision == 2
         await store.close()
 
@@ -337,7 +315,7 @@ def test_change_that_another_editor_overtakes_is_refused(run_bench: RunBench, ca
         plane = await two_versions(bench)
         store = Overtaken(bench.valkey.url, lambda: plane.put_route("fraud", route(WHOLE), None, origin("op-1")), call)
         with pytest.raises(RevisionConflict) as refused:
-            await plane_of(store).put_route("fraud", route(HALVES), 0, origin("op-2"))
+            await plane_of(bench, store).put_route("fraud", route(HALVES), 0, origin("op-2"))
         assert refused.value.current == 2
         await store.close()
 
@@ -351,7 +329,7 @@ def test_deleting_loses_against_a_pin_that_is_made_at_the_same_time(run_bench: R
         pinned = route(WHOLE, pins=[{"cohort": "beta", "version": "2"}])
         store = Overtaken(bench.valkey.url, lambda: plane.put_route("fraud", pinned, None, origin("op-2")))
         with pytest.raises(CohortInUse):
-            await plane_of(store).delete_cohort("beta", 2, origin("op-3"))
+            await plane_of(bench, store).delete_cohort("beta", 2, origin("op-3"))
         await store.close()
 
     run_bench(scenario)
@@ -362,7 +340,7 @@ def test_deleting_is_made_though_unrelated_rules_change_at_the_same_time(run_ben
         plane = await two_versions(bench)
         await plane.put_cohort("beta", b'{"name": "beta"}', None, origin("op-1"))
         store = Overtaken(bench.valkey.url, lambda: plane.put_route("fraud", route(WHOLE), None, origin("op-2")))
-        assert (await plane_of(store).delete_cohort("beta", 2, origin("op-3"))).revision == 4
+        assert (await plane_of(bench, store).delete_cohort("beta", 2, origin("op-3"))).revision == 4
         await store.close()
 
     run_bench(scenario)
@@ -375,7 +353,7 @@ def test_pin_loses_against_a_deletion_of_its_cohort_at_the_same_time(run_bench: 
         pinned = route(WHOLE, pins=[{"cohort": "beta", "version": "2"}])
         store = Overtaken(bench.valkey.url, lambda: plane.delete_cohort("beta", 2, origin("op-2")))
         with pytest.raises(InvalidDocument) as refused:
-            await plane_of(store).put_route("fraud", pinned, None, origin("op-3"))
+            await plane_of(bench, store).put_route("fraud", pinned, None, origin("op-3"))
         assert refused.value.path == "pins[0].cohort"
         await store.close()
 
@@ -387,13 +365,13 @@ def test_pin_loses_against_a_deletion_of_its_cohort_at_the_same_time(run_bench: 
 
 def test_change_is_in_force_everywhere_when_it_is_answered(run_bench: RunBench) -> None:
     async def scenario(bench: Bench) -> None:
-        plane = await two_versions(bench)
+        plane = await two_versions(bench, WORKERS_WAIT_S)
         workers = [await bench.worker(name).follow() for name in ("w0", "w1")]
         for name in ("w0", "w1"):
             await bench.healthy(name, 1)
         for expect, split in ((None, WHOLE), (2, HALVES), (3, {"1": 1000, "2": 9000})):
             made = await plane.put_route("fraud", route(split), expect, origin(f"op-{expect}"))
-            assert made == Published(made.revision, True, True, ("w0", "w1"), {})
+            assert told(made) == (made.revision, True, True, ("w0", "w1"), {})
             assert all(worker.snapshot.routes["fraud"].route.split == split for worker in workers)
         assert (await plane.put_cohort("beta", b'{"name": "beta"}', None, origin("op-c"))).in_force
         assert all("beta" in worker.snapshot.cohorts for worker in workers)
@@ -407,7 +385,7 @@ def test_worker_that_cannot_prepare_a_version_is_a_laggard_and_says_why(run_benc
         await bench.write(bench.route("fraud", WHOLE), bench.version("spam", "1"))
         await bench.worker().follow()
         await bench.healthy("w0", 2)
-        plane = plane_of(bench.store, wait_s=0.5)
+        plane = plane_of(bench, wait_s=0.5)
         made = await plane.put_route("fraud", route(HALVES), 2, origin("op-1"))
         assert (made.revision, made.changed, made.in_force, made.acknowledged) == (3, True, False, ())
         assert made.laggards["w0"].endswith("version 2 cannot be prepared: its artifact is no number")
@@ -425,21 +403,21 @@ def test_worker_that_does_not_follow_is_a_laggard(run_bench: RunBench) -> None:
         worker = await bench.worker().follow()
         await bench.healthy("w0", 1)
         await worker.pause()
-        made = await plane_of(bench.store, wait_s=0.1).put_route("fraud", route(WHOLE), None, origin("op-1"))
-        assert made == Published(2, True, False, (), {"w0": "it has revision 1 so far"})
+        made = await plane_of(bench, wait_s=0.1).put_route("fraud", route(WHOLE), None, origin("op-1"))
+        assert told(made) == (2, True, False, (), {"w0": "it has revision 1 so far"})
 
     run_bench(scenario)
 
 
 def test_worker_that_was_silent_before_the_change_is_not_waited_for(run_bench: RunBench) -> None:
     async def scenario(bench: Bench) -> None:
-        plane = await two_versions(bench)
+        plane = await two_versions(bench, WORKERS_WAIT_S)
         said = '1700000000000 {"epoch": "e", "revision": 1, "problems": {}}'
         await bench.worker().follow()
         await bench.healthy("w0", 1)
         bench.valkey.command("HSET", "{pm}:acks", "long-dead", said)
         made = await plane.put_route("fraud", route(WHOLE), None, origin("op-1"))
-        assert made == Published(2, True, True, ("w0",), {})
+        assert told(made) == (2, True, True, ("w0",), {})
 
     run_bench(scenario)
 
@@ -459,13 +437,15 @@ class Watched(RedisRules):
 
 def test_worker_that_falls_silent_while_it_is_waited_for_stays_a_laggard(run_bench: RunBench) -> None:
     async def scenario(bench: Bench) -> None:
-        plane = await two_versions(bench)
+        plane = await two_versions(bench, WORKERS_WAIT_S)
         frozen = await bench.worker("frozen").follow()
         await bench.worker("quick").follow()
         await bench.healthy("frozen", 1)
         await frozen.pause()
         store = Watched(bench.valkey.url)
-        publishing = asyncio.create_task(plane_of(store, 0.5).put_route("fraud", route(WHOLE), None, origin("op-1")))
+        publishing = asyncio.create_task(
+            plane_of(bench, store, 0.5).put_route("fraud", route(WHOLE), None, origin("op-1"))
+        )
         await store.looked.wait()
         said = '1700000000000 {"epoch": "e", "revision": 1, "problems": {}}'
         bench.valkey.command("HSET", "{pm}:acks", "frozen", said)
@@ -490,10 +470,26 @@ def test_changes_and_look_ups_are_refused_when_the_store_is_down(run_private_ben
             plane.route("fraud"),
             plane.cohorts(),
             plane.models(),
-            plane.revision(1),
-            plane.explain("fraud", "u-1", {}),
+            plane.explain("fraud", Question("u-1")),
         ):
             with pytest.raises(RulesUnavailable, match="does not answer"):
                 await attempt
 
     run_private_bench(scenario)
+
+
+def test_worker_whose_alarm_keeps_it_on_old_rules_is_a_laggard_with_that_reason(run_bench: RunBench) -> None:
+    async def scenario(bench: Bench) -> None:
+        plane = await two_versions(bench)
+        head = await bench.store.head()
+        assert head is not None
+        for worker, has in (("behind", Head(head.epoch, 1)), ("elsewhere", Head("another", 70))):
+            await bench.store.acknowledge(Acknowledgement(worker, has, alarms={"store": "it went back"}))
+        made = await plane.put_route("fraud", route(WHOLE), None, origin("op-1"))
+        assert not made.in_force
+        assert made.laggards == {
+            "behind": "it has revision 1 so far; it went back",
+            "elsewhere": "it has revision 70 of another life of the rules store; it went back",
+        }
+
+    run_bench(scenario)

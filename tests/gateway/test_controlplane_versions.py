@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.catalog import Manifest, Signature
-from gateway.controlplane import ControlPlane, Origin
+from gateway.controlplane import Question
 from gateway.errors import (
     ArtifactInvalid,
     ArtifactMissing,
@@ -18,31 +17,14 @@ from gateway.errors import (
     VersionExists,
 )
 from tests.gateway.conftest import Bench, RunBench
-
-
-def origin(operation_id: str) -> Origin:
-    return Origin("ann", "why", operation_id)
-
-
-def plane_of(bench: Bench) -> ControlPlane:
-    async def inspect(manifest: Manifest) -> Signature | None:
-        """Prepare the version for a moment, as the composition root does."""
-        executor = bench.adding(manifest)
-        try:
-            await executor.prepare()
-            return (await executor.ready()).signature
-        finally:
-            await executor.release()
-
-    return ControlPlane(bench.store, inspect, 0.02)  # no worker is alive to be waited for
-
+from tests.gateway.control import WORKERS_WAIT_S, origin, plane_of
 
 # ── registering ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_version_is_registered_and_known_to_every_worker_when_it_is_answered(run_bench: RunBench) -> None:
     async def scenario(bench: Bench) -> None:
-        plane = plane_of(bench)
+        plane = plane_of(bench, wait_s=WORKERS_WAIT_S)
         worker = await bench.worker().follow()
         await bench.healthy("w0", 0)
         made = await plane.register("fraud", bench.adding.manifest("fraud", "2"), False, origin("op-1"))
@@ -172,10 +154,7 @@ def test_manifest_that_does_not_fit_is_refused_with_the_path_of_the_field(
 
 def test_version_with_an_http_backend_needs_no_artifact(run_bench: RunBench) -> None:
     async def scenario(bench: Bench) -> None:
-        async def inspect(manifest: Manifest) -> Signature | None:
-            return None
-
-        plane = ControlPlane(bench.store, inspect, 0.02)
+        plane = plane_of(bench)
         backend = {"http": {"urls": ["http://127.0.0.1:9"]}}
         manifest = bench.adding.manifest("fraud", "2", backend=backend)
         bench.adding.artifact("fraud", "2").unlink()
@@ -230,10 +209,11 @@ def test_explain_decides_as_the_route_says_with_the_present_documents(run_bench:
             key: str | None = None, asked: str | None = None, record_id: str | None = None, **headers: str
         ) -> tuple[str, str, str | None]:
             names = {name.replace("_", "-"): value for name, value in headers.items()}
-            revision, explained = await plane.explain("fraud", key, names, asked, record_id)
-            assert revision == 2
-            assert explained.decision is not None
-            return explained.decision.reason, explained.decision.version, explained.decision.cohort
+            explained = await plane.explain("fraud", Question(key, names, asked, record_id))
+            assert explained.revision == 2
+            decision = explained.explanation.decision
+            assert decision is not None
+            return decision.reason, decision.version, decision.cohort
 
         assert await reason("u-17") == ("pin", "2", "beta")
         assert await reason(X_User="u-17") == ("pin", "2", "beta")
@@ -243,9 +223,10 @@ def test_explain_decides_as_the_route_says_with_the_present_documents(run_bench:
         assert await reason("u-17", asked="1") == ("explicit", "1", None)
         assert await reason() == ("split", "1", None)
         assert await reason(record_id="u-17") == ("split", "1", None)  # a record id is no routing key
-        _, explained = await plane.explain("fraud", None, {}, None, "some record")
-        assert explained.scores == (await plane.explain("fraud", None, {}, None, "some record"))[1].scores
+        question = Question(record_id="some record")
+        first, second = await plane.explain("fraud", question), await plane.explain("fraud", question)
+        assert first.explanation.scores == second.explanation.scores
         with pytest.raises(DocumentNotFound, match="no route of model spam"):
-            await plane.explain("spam", None, {})
+            await plane.explain("spam", Question())
 
     run_bench(scenario)

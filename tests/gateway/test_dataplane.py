@@ -13,13 +13,14 @@ import pytest
 
 from gateway.catalog import Manifest, Signature
 from gateway.config import OnnxSettings, RulesSettings, ShadowSettings
-from gateway.controlplane import ControlPlane
+from gateway.controlplane import ControlPlane, StoreWatch
 from gateway.controlplane import Origin as ChangeOrigin
 from gateway.dataplane import DataPlane
 from gateway.errors import AuditUnavailable, BodyTooLarge
 from gateway.examples import digit_samples, digits_folder
 from gateway.executors.onnx import OnnxExecutor
 from gateway.flight import Origin
+from gateway.gauges import BoardFolder
 from gateway.messages import Answer, InferRequest
 from gateway.metrics import Board, Slot
 from gateway.ports import Executor
@@ -27,6 +28,8 @@ from gateway.protocols.oip_v2 import OipV2
 from gateway.record import Record
 from gateway.shadow import Shadows
 from gateway.snapshot import Rules
+from gateway.stores.audit_sqlite import SqliteAudit
+from gateway.stores.revisions_sqlite import SqliteRevisions
 from gateway.stores.rules_redis import RedisRules
 from routing import Facts, parse_cohort, resolve, unit_digest
 from tests.conftest import RunningValkey
@@ -88,8 +91,10 @@ async def serving(
     async def inspect(_: Manifest) -> Signature | None:
         return None
 
-    control = ControlPlane(store, inspect, 10.0)
-    await store.initialise()
+    audit, archive = SqliteAudit(folder / "audit.db"), SqliteRevisions(folder / "revisions.db")
+    boards = BoardFolder(folder / "run")
+    watch = StoreWatch(store, folder / "rules", boards)
+    control = ControlPlane(store, audit, archive, inspect, watch, boards, gateway="gateway", publish_wait_s=10.0)
     origin = ChangeOrigin("test", "", f"{folder.name}-cohort")
     for version in ("1", "2", "3"):
         source = digits_folder() / version
@@ -114,6 +119,8 @@ async def serving(
         await asyncio.gather(following, return_exceptions=True)
         await rules.close()
         await store.close()
+        for part in (audit, archive, boards):
+            part.close()
         for pool in pools.values():
             pool.shutdown()
         board.close()

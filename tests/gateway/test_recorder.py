@@ -78,7 +78,7 @@ def house(tmp_path: Path) -> Iterator[House]:
 def locked(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     """Take the store's write lock, as another process would; the call gives it back."""
     other = apsw.Connection(str(house.folder / "audit.db"))
-    house.store._writer.set_busy_timeout(1)
+    house.store._file._writer.set_busy_timeout(1)
     other.execute("BEGIN IMMEDIATE")
 
     def release() -> None:
