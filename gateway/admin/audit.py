@@ -6,22 +6,23 @@ Belongs here: records, manifests and rules put side by side. Never here: a judge
 import asyncio
 import base64
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.admin.answers import answer, extended, missing_of
+from gateway.admin.answers import answer, extended, missing_of, moment
 from gateway.controlplane import ControlPlane, shown
-from gateway.errors import DocumentNotFound, RulesUnavailable
+from gateway.errors import AuditUnavailable, DocumentNotFound, RulesUnavailable
 from gateway.ports import AuditStore
 from gateway.record import Payload, Record
 from gateway.recorder import Recorder
 
 CATCH_UP_SECONDS = 1.0
 """How long a look-up waits until the records of the moment it came are in the store."""
+_MANIFESTS = "version manifests"
+_ROUTES = "routes"
 
 
 class Audit:
@@ -52,27 +53,35 @@ class Audit:
 
 
 class _Context:
-    """What the rules say about records, each document asked for once; nothing more after the store failed."""
+    """What the rules say about records, each document asked for once; nothing more after its store failed.
+
+    Present manifests come from the rules store; routes of the past, which is where a record's is, from the archive.
+    """
 
     def __init__(self, control: ControlPlane) -> None:
         self._control = control
         self._manifests: dict[tuple[str, str], orjson.Fragment | None] = {}
         self._routes: dict[tuple[str, int], orjson.Fragment | None] = {}
-        self.trouble = ""
+        self._troubles: dict[str, str] = {}
+
+    @property
+    def trouble(self) -> str:
+        """What cannot be shown, and why; nothing when all of it can."""
+        return "; ".join(f"{what} cannot be shown: {why}" for what, why in self._troubles.items())
 
     async def manifest(self, model: str, version: str | None) -> orjson.Fragment | None:
         """Return a version's manifest, or None when it cannot be had."""
         if version is None:
             return None
         key = (model, version)
-        if key not in self._manifests and not self.trouble:
+        if key not in self._manifests and _MANIFESTS not in self._troubles:
             try:
                 stored = await self._control.version(model, version)
                 self._manifests[key] = extended(stored.json, {"incomplete": missing_of(stored.json)})
             except DocumentNotFound:
                 self._manifests[key] = None
             except RulesUnavailable as error:
-                self._fail(error)
+                self._troubles[_MANIFESTS] = error.message
         return self._manifests.get(key)
 
     async def route(self, model: str, revision: int | None) -> orjson.Fragment | None:
@@ -80,11 +89,11 @@ class _Context:
         if revision is None:
             return None
         key = (model, revision)
-        if key not in self._routes and not self.trouble:
+        if key not in self._routes and _ROUTES not in self._troubles:
             try:
                 self._routes[key] = await self._made_by(model, revision)
-            except RulesUnavailable as error:
-                self._fail(error)
+            except (RulesUnavailable, AuditUnavailable) as error:
+                self._troubles[_ROUTES] = error.message
         return self._routes.get(key)
 
     async def _made_by(self, model: str, revision: int) -> orjson.Fragment | None:
@@ -93,9 +102,6 @@ class _Context:
             if document.kind == "route" and document.name == model and document.after is not None:
                 return orjson.Fragment(document.after)
         return None
-
-    def _fail(self, error: RulesUnavailable) -> None:
-        self.trouble = f"version manifests and routes cannot be shown: {error.message}"
 
 
 def families(records: Sequence[Record]) -> list[tuple[Record, list[Record]]]:
@@ -128,8 +134,7 @@ async def _entry(record: Record, shadows: Sequence[Record], context: _Context) -
 def shown_record(record: Record) -> dict[str, Any]:
     """Return every field of a record as JSON has it, also those of default value, and the time for people to read."""
     fields: dict[str, Any] = {name: getattr(record, name) for name in record.__struct_fields__}
-    received = datetime.fromtimestamp(record.received_ns // 1_000_000_000, UTC)
-    fields["received"] = f"{received:%Y-%m-%dT%H:%M:%S}.{record.received_ns % 1_000_000_000 // 1000:06d}Z"
+    fields["received"] = moment(record.received_ns)
     fields["request"] = shown_payload(record.request)
     fields["response"] = shown_payload(record.response)
     fields["attempts"] = [{name: getattr(one, name) for name in one.__struct_fields__} for one in record.attempts]

@@ -7,14 +7,14 @@ A problem has `type`, `title`, `status`, `code` (stable, from `gateway.errors`) 
 applies `path` (the field of the document) and `revision` (the one the document has now; 0 if it does not exist).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from http import HTTPStatus
 from typing import Any
 
 import orjson
 from starlette.responses import Response
 
-from gateway.errors import GatewayError, InvalidDocument, MethodNotAllowed, RevisionConflict, RevisionRequired
+from gateway.errors import ArtifactError, ChangeError, GatewayError, InvalidDocument, MethodNotAllowed
 
 STATUSES: Mapping[str, int] = {
     "malformed_body": 400,
@@ -26,6 +26,8 @@ STATUSES: Mapping[str, int] = {
     "method_not_allowed": 405,
     "version_exists": 409,
     "cohort_in_use": 409,
+    "unconfirmed_change": 409,
+    "too_many_moves": 409,
     "revision_conflict": 412,
     "body_too_large": 413,
     "unsupported_encoding": 415,
@@ -38,6 +40,7 @@ STATUSES: Mapping[str, int] = {
     "client_closed": 499,
     "internal_error": 500,
     "rules_unavailable": 503,
+    "rules_in_doubt": 503,
     "audit_unavailable": 503,
     "stopping": 503,
     "deadline_exceeded": 504,
@@ -46,20 +49,20 @@ STATUSES: Mapping[str, int] = {
 _TITLES = {428: "Precondition Required", 499: "Client Closed Request"}
 
 
-def problem(error: GatewayError) -> Response:
-    """Return an error as problem details."""
+def problem(error: GatewayError, notes: Collection[str] = ()) -> Response:
+    """Return an error as problem details; `notes` are what else the reader must know, at the end of `detail`."""
     status = STATUSES.get(error.code, 500)
     document: dict[str, Any] = {
         "type": "about:blank",
         "title": _TITLES.get(status) or HTTPStatus(status).phrase,
         "status": status,
         "code": error.code,
-        "detail": error.message,
+        "detail": "; but note: ".join([error.message, *notes]),
     }
     headers = {}
     if isinstance(error, InvalidDocument) and error.path:
         document["path"] = error.path
-    if isinstance(error, RevisionConflict | RevisionRequired):
+    if isinstance(error, ChangeError | ArtifactError) and error.current is not None:
         document["revision"] = error.current
     if isinstance(error, MethodNotAllowed):
         headers["allow"] = ", ".join(error.allowed)

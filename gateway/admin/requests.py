@@ -29,8 +29,8 @@ _TAGS = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"(?:[ \t]*,[ \t]*(?:W/)?"[
 _REVISION_TAG = re.compile(r'(?<!W/)"(\d{1,18})"')
 
 
-async def body_of(request: Request) -> bytes:
-    """Return the body, which may be as large as the largest document.
+async def body_of(request: Request, limit: int = MAX_BYTES) -> bytes:
+    """Return the body, which may have `limit` bytes: as many as the largest document, if nothing else is said.
 
     Raises:
         BodyTooLarge: it announces or brings more.
@@ -40,15 +40,15 @@ async def body_of(request: Request) -> bytes:
     encoding = request.headers.get("content-encoding", "identity")
     if encoding.strip().lower() != "identity":
         raise UnsupportedEncoding("Content-Encoding: send the document as it is, without compression")
-    if _announced(request) > MAX_BYTES:
-        raise _too_large()
+    if _announced(request) > limit:
+        raise _too_large(limit)
     chunks: list[bytes] = []
     size = 0
     try:
         async for chunk in request.stream():
             size += len(chunk)
-            if size > MAX_BYTES:
-                raise _too_large()
+            if size > limit:
+                raise _too_large(limit)
             chunks.append(chunk)
     except ClientDisconnect:
         raise ClientClosed("the connection was closed before the whole document had come") from None
@@ -60,8 +60,9 @@ def _announced(request: Request) -> int:
     return int(length) if length.isdecimal() and len(length) < 19 else 0
 
 
-def _too_large() -> BodyTooLarge:
-    return BodyTooLarge(f"the body is larger than {MAX_BYTES} bytes, the size of the largest document")
+def _too_large(limit: int) -> BodyTooLarge:
+    largest = "the size of the largest document" if limit == MAX_BYTES else "as much as one call takes; send fewer"
+    return BodyTooLarge(f"the body is larger than {limit} bytes, {largest}")
 
 
 def origin_of(request: Request) -> Origin:

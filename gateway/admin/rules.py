@@ -1,7 +1,7 @@
-"""Models, versions, routes and cohorts over HTTP.
+"""Models, versions, routes and cohorts over HTTP: each read, and each changed alone.
 
 Belongs here: one handler per call of the admin API's table. Never here: a rule; every yes and no is the control
-plane's.
+plane's. Changes of many documents and going back stand in `changes`, looking back in `past`.
 """
 
 import asyncio
@@ -9,31 +9,19 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
-import msgspec
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.admin.answers import answer, extended, missing_of
+from gateway.admin.answers import answer, extended, missing_of, outcome, stored_document, with_revision
 from gateway.admin.figures import Figures, read_figures
+from gateway.admin.parameters import terms_of_query, truth, whole
 from gateway.admin.requests import body_of, etag, expected_revision, origin_of
 from gateway.book import Book
 from gateway.catalog import parse_manifest
-from gateway.controlplane import ControlPlane, ModelEntry, Published
-from gateway.errors import DocumentNotFound, InvalidDocument, InvalidInput
+from gateway.controlplane import ControlPlane, ModelEntry
+from gateway.errors import DocumentNotFound
 from gateway.ports import StoredDocument
-from routing import DocumentError
-from routing.codec import parse_as
-from routing.types import HeaderName, VersionName
-
-
-class ExplainQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """About which request `explain` is asked: what its caller sent, and its record id if it had no routing key."""
-
-    key: str | None = None
-    headers: Mapping[HeaderName, str] = {}
-    version: VersionName | None = None
-    record_id: str | None = None
 
 
 class Rules:
@@ -64,7 +52,7 @@ class Rules:
         return answer(
             {
                 "model": model,
-                "route": _with_revision(route) if route is not None else None,
+                "route": with_revision(route) if route is not None else None,
                 "versions": [
                     _manifest(stored, figures.get((model, version), {})) for version, stored in versions.items()
                 ],
@@ -79,62 +67,52 @@ class Rules:
     async def register(self, request: Request) -> Response:
         """Register a version; `?allow_incomplete=true` takes one without its metadata contract."""
         model = request.path_params["model"]
-        allow_incomplete = _truth(request, "allow_incomplete")
+        allow_incomplete = truth(request, "allow_incomplete")
         origin, document = origin_of(request), await body_of(request)
         published = await self._control.register(model, document, allow_incomplete, origin)
         place = f"/admin/v1/models/{quote(model, safe='')}/versions/{quote(parse_manifest(document).version, safe='')}"
-        return _outcome(published, new=True, headers={"location": place})
+        return outcome(published, new=True, headers={"location": place})
 
     # ── routes ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def route(self, request: Request) -> Response:
-        """Show the route of a model; its revision is the ETag."""
-        return _document(await self._control.route(request.path_params["model"]))
+        """Show the route of a model, of now or as of `?revision=N`; the revision that made it so is the ETag."""
+        model, revision = request.path_params["model"], whole(request, "revision", 1)
+        route = self._control.route(model) if revision is None else self._control.route_at(model, revision)
+        return stored_document(await route)
 
     async def put_route(self, request: Request) -> Response:
         """Make or change the route of a model."""
         model = request.path_params["model"]
         expect = await expected_revision(request, lambda: self._control.route(model))
-        origin = origin_of(request)
-        published = await self._control.put_route(model, await body_of(request), expect, origin)
-        return _outcome(published, new=not expect)
-
-    async def explain(self, request: Request) -> Response:
-        """Say which version would serve a request, and rule by rule why."""
-        model = request.path_params["model"]
-        try:
-            question = parse_as(await body_of(request) or b"{}", ExplainQuestion)
-        except DocumentError as error:
-            raise InvalidDocument(error.path, error.message) from None
-        revision, explanation = await self._control.explain(
-            model, question.key, question.headers, question.version, question.record_id
-        )
-        return answer({"model": model, "revision": revision, **msgspec.to_builtins(explanation)})
+        origin, terms = origin_of(request), terms_of_query(request)
+        published = await self._control.put_route(model, await body_of(request), expect, origin, terms)
+        return outcome(published, new=not expect)
 
     # ── cohorts ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def cohorts(self, _: Request) -> Response:
         """List every cohort."""
         found = await self._control.cohorts()
-        return answer({"cohorts": [_with_revision(stored) for stored in found.values()]})
+        return answer({"cohorts": [with_revision(stored) for stored in found.values()]})
 
     async def cohort(self, request: Request) -> Response:
         """Show a cohort; its revision is the ETag."""
-        return _document(await self._control.cohort(request.path_params["name"]))
+        return stored_document(await self._control.cohort(request.path_params["name"]))
 
     async def put_cohort(self, request: Request) -> Response:
         """Make or change a cohort."""
         name = request.path_params["name"]
         expect = await expected_revision(request, lambda: self._control.cohort(name))
-        origin = origin_of(request)
-        published = await self._control.put_cohort(name, await body_of(request), expect, origin)
-        return _outcome(published, new=not expect)
+        origin, terms = origin_of(request), terms_of_query(request)
+        published = await self._control.put_cohort(name, await body_of(request), expect, origin, terms)
+        return outcome(published, new=not expect)
 
     async def delete_cohort(self, request: Request) -> Response:
         """Delete a cohort that no route pins."""
         name = request.path_params["name"]
         expect = await expected_revision(request, lambda: self._control.cohort(name))
-        return _outcome(await self._control.delete_cohort(name, expect, origin_of(request)), new=False, tagged=False)
+        return outcome(await self._control.delete_cohort(name, expect, origin_of(request)), new=False, tagged=False)
 
     def _listed(self, entries: Iterable[ModelEntry]) -> Response:
         figures = self._figures()
@@ -143,30 +121,6 @@ class Rules:
     def _figures(self) -> Figures:
         """Return the figures of now; with thousands of versions this takes a while, so it is for a thread."""
         return read_figures(self._book.render().decode())
-
-
-def _truth(request: Request, name: str) -> bool:
-    value = request.query_params.get(name, "false")
-    if value not in ("true", "false"):
-        raise InvalidInput(f"{name}: expected true or false")
-    return value == "true"
-
-
-def _document(stored: StoredDocument) -> Response:
-    return answer(orjson.Fragment(stored.json), headers={"etag": etag(stored.revision)})
-
-
-def _outcome(
-    published: Published, *, new: bool, tagged: bool = True, headers: Mapping[str, str] | None = None
-) -> Response:
-    """Return what came of a change: 202 while a live worker does not have it, 201 for a new document, else 200."""
-    tags = {"etag": etag(published.revision)} if tagged else {}
-    status = 202 if not published.in_force else 201 if new and published.changed else 200
-    return answer(msgspec.to_builtins(published), status, {**tags, **(headers or {})})
-
-
-def _with_revision(stored: StoredDocument) -> orjson.Fragment:
-    return extended(stored.json, {"revision": stored.revision})
 
 
 def _manifest(stored: StoredDocument, figures: Mapping[str, Any] | None = None) -> orjson.Fragment:
@@ -179,7 +133,7 @@ def _brief(entry: ModelEntry, figures: Figures) -> dict[str, Any]:
     """Return what a list of many models shows of one: of the versions only names, gaps and figures."""
     return {
         "model": entry.model,
-        "route": _with_revision(entry.route) if entry.route is not None else None,
+        "route": with_revision(entry.route) if entry.route is not None else None,
         "versions": [
             {
                 "version": version,

@@ -10,7 +10,22 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gateway.cli import audit, cohorts, demo, pins, routes, serve, versions
+from gateway.cli import (
+    audit,
+    changes,
+    cohorts,
+    demo,
+    explain,
+    history,
+    pins,
+    preview,
+    routes,
+    rules,
+    serve,
+    status,
+    undo,
+    versions,
+)
 from gateway.cli.failures import REFUSED, UNUSABLE, CommandFailed
 from gateway.cli.options import DEFAULT_ADMIN_URL, example
 from gateway.cli.show import complain
@@ -71,16 +86,18 @@ def _pointsman(
     """An inference gateway with version routing."""
 
 
-for _room in (serve, demo):
+for _room in (serve, demo, status):
     _room.register(app)
 for _name, _group in (
     ("versions", versions.commands),
     ("routes", routes.commands),
     ("cohorts", cohorts.commands),
+    ("rules", rules.commands),
     ("audit", audit.commands),
 ):
     app.add_typer(_group, name=_name)
-pins.register(routes.commands)
+for _part in (changes, pins, preview, undo, history, explain):
+    _part.register(routes.commands)
 
 
 def main() -> None:

@@ -15,63 +15,16 @@ from typing import Any, NoReturn, Self
 from urllib.parse import quote
 
 import httpx2
-from msgspec import Struct
 
 from gateway.cli.address import check_url, is_loopback
+from gateway.cli.answers import Outcome, Reading, problem_of, reading_of, refusal_of
 from gateway.cli.failures import Misuse, Refusal, Unreachable
+from gateway.cli.terms import UNCONDITIONAL, Terms
 
 _ATTEMPTS = 5
 _FIRST_PAUSE_SECONDS = 0.1
 # A change waits for every worker before it answers (`rules.publish_wait_ms`, 5 s unless set otherwise).
 _TIMEOUT = httpx2.Timeout(60.0, connect=5.0)
-
-_ADVICE = {
-    "revision_required": "Another change made it meanwhile: look at it, then run the command again.",
-    "revision_conflict": "Somebody else changed it first: look at it, then run the command again.",
-    "version_exists": "Versions are immutable: register the new content under a new version name.",
-    "incomplete_manifest": "Fill it in, or register with --allow-incomplete; every listing then shows the gap.",
-    "cohort_in_use": "Remove the pins first: pointsman routes unpin MODEL COHORT.",
-    "rules_unavailable": "The rules in force stay in force. Try again when the rules store answers.",
-    "invalid_document": "Correct that field and run the command again; nothing was changed.",
-}
-_WHERE_TO_LOOK = {
-    "routes": "`pointsman versions list` names the models; `pointsman routes apply FILE` makes a route.",
-    "models": "`pointsman versions list` names the models there are.",
-    "cohorts": "`pointsman cohorts list` names the cohorts there are.",
-    "audit": "Take the X-Request-Id or X-Record-Id of an answer, or the id of the body that was sent.",
-}
-
-
-class Reading(Struct, frozen=True):
-    """What a read returned: the decoded JSON, the same as it came, and the revision of its ETag (None without one)."""
-
-    document: dict[str, Any]
-    raw: str
-    revision: int | None
-
-
-class Outcome(Struct, frozen=True):
-    """What a write came to. `in_force` is False when some worker has not got it; `laggards` says which and why."""
-
-    answer: dict[str, Any]
-    raw: str
-    created: bool
-    in_force: bool
-
-    @property
-    def revision(self) -> int | None:
-        """The revision that the change made, or the present one when it changed nothing."""
-        return self.answer.get("revision")
-
-    @property
-    def changed(self) -> bool:
-        """Whether the change made a new revision."""
-        return bool(self.answer.get("changed", True))
-
-    @property
-    def laggards(self) -> dict[str, str]:
-        """Why the change is not in force yet, by worker."""
-        return dict(self.answer.get("laggards", {}))
 
 
 class AdminClient:
@@ -102,9 +55,9 @@ class AdminClient:
         """Close the connections."""
         self._http.close()
 
-    def read(self, *path: str) -> Reading:
+    def read(self, *path: str, params: Mapping[str, str] | None = None) -> Reading:
         """Return what stands at `/admin/v1/<path>`. Raises `Refusal` (also when it does not exist) or `Unreachable`."""
-        return _reading(self._accepted(self._send("GET", path)))
+        return reading_of(self._accepted(self._send("GET", path, params=params)))
 
     def find(self, *path: str) -> Reading | None:
         """Return what stands at `/admin/v1/<path>`, or None when it does not exist."""
@@ -117,16 +70,20 @@ class AdminClient:
 
     def ask(self, *path: str, question: Mapping[str, Any]) -> Reading:
         """Return the answer to a question that changes nothing but needs a body."""
-        return _reading(self._accepted(self._send("POST", path, document=question)))
+        return reading_of(self._accepted(self._send("POST", path, document=question)))
 
     def register(self, model: str, manifest: Mapping[str, Any], *, allow_incomplete: bool = False) -> Outcome:
         """Register a version of a model; the same content again changes nothing."""
         params = {"allow_incomplete": "true"} if allow_incomplete else {}
         return self._write("POST", ("models", model, "versions"), {}, document=manifest, params=params)
 
-    def put(self, *path: str, document: Mapping[str, Any], expect: int | None) -> Outcome:
+    def put(self, *path: str, document: Mapping[str, Any], expect: int | None, terms: Terms = UNCONDITIONAL) -> Outcome:
         """Write a document that is now at revision `expect`, or that does not exist yet (None)."""
-        return self._write("PUT", path, _expecting(expect), document=document)
+        return self._write("PUT", path, _expecting(expect), document=document, params=terms.query())
+
+    def post(self, *path: str, document: Mapping[str, Any], expect: int | None = None) -> Outcome:
+        """Have a change made that is no document itself; what it changes is at revision `expect`, if that is given."""
+        return self._write("POST", path, _expecting(expect) if expect is not None else {}, document=document)
 
     def delete(self, *path: str, expect: int | None) -> Outcome:
         """Delete a document that is now at revision `expect`."""
@@ -135,12 +92,13 @@ class AdminClient:
     def _write(self, method: str, path: tuple[str, ...], condition: Mapping[str, str], **body: Any) -> Outcome:
         headers: dict[str, str | bytes] = {**self._who, **condition, "idempotency-key": str(uuid.uuid4())}
         response = self._accepted(self._send(method, path, headers=headers, **body))
-        reading = _reading(response)
+        reading = reading_of(response)
         return Outcome(
             answer=reading.document,
             raw=reading.raw,
             created=response.status_code == 201,
             in_force=response.status_code != 202 and bool(reading.document.get("in_force", True)),
+            admin_url=self.url,
         )
 
     def _send(
@@ -185,24 +143,13 @@ class AdminClient:
     def _accepted(self, response: httpx2.Response) -> httpx2.Response:
         if response.is_success:
             return response
-        problem = _problem(response)
+        problem = problem_of(response)
         if problem is None:
             raise Unreachable(
                 f"{self.url} answers {response.status_code}, but not as the admin API does",
                 "Check --admin-url: it is the admin port, not the data port.",
             )
-        code, path, detail = (str(problem.get(name) or "") for name in ("code", "path", "detail"))
-        # Our errors begin with the path already; a detail without it would leave the reader searching.
-        message = f"{path}: {detail}" if path and path not in detail else detail
-        revision = problem.get("revision")
-        room = response.request.url.path.removeprefix("/admin/v1/").partition("/")[0]
-        advice = _WHERE_TO_LOOK.get(room, "") if code == "not_found" else _ADVICE.get(code, "")
-        raise Refusal(
-            message or f"refused with status {response.status_code}",
-            advice,
-            code=code,
-            revision=revision if isinstance(revision, int) else None,
-        )
+        raise refusal_of(problem, response.status_code, response.request.url.path.removeprefix("/admin/v1/"))
 
 
 def _header(option: str, text: str) -> bytes:
@@ -213,24 +160,3 @@ def _header(option: str, text: str) -> bytes:
 
 def _expecting(revision: int | None) -> dict[str, str]:
     return {"if-none-match": "*"} if revision is None else {"if-match": f'"{revision}"'}
-
-
-def _problem(response: httpx2.Response) -> dict[str, Any] | None:
-    try:
-        problem = response.json()
-    except ValueError:
-        return None
-    return problem if isinstance(problem, dict) and "code" in problem else None
-
-
-def _reading(response: httpx2.Response) -> Reading:
-    try:
-        document = response.json() if response.content else {}
-    except ValueError:
-        document = None
-    if not isinstance(document, dict):
-        raise Unreachable(
-            f"{response.url} does not answer in the admin API's JSON", "Check --admin-url: it is the admin port."
-        )
-    tag = response.headers.get("etag", "").removeprefix("W/").strip('"')
-    return Reading(document, response.text, int(tag) if tag.isascii() and tag.isdigit() else None)

@@ -13,6 +13,7 @@ from gateway.cli.documents import SUFFIXES, read_document, read_lines
 from gateway.cli.edits import require_revision
 from gateway.cli.failures import Misuse
 from gateway.cli.options import Actor, AdminUrl, AsJson, CohortName, Comment, IfRevision, connect, example, model_name
+from gateway.cli.outcomes import report
 
 commands = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Cohorts: named sets of callers.")
 
@@ -58,7 +59,7 @@ def set_cohort(
         outcome = client.put(
             "cohorts", document["name"], document=document, expect=present.revision if present else None
         )
-    show.report(outcome, f"cohort {document['name']} {'set' if present else 'made'}", as_json=as_json)
+    report(outcome, f"cohort {document['name']} {'set' if present else 'made'}", as_json=as_json)
 
 
 @commands.command(name="show", epilog=example("pointsman cohorts show beta", "pointsman cohorts show beta --json"))
@@ -108,7 +109,7 @@ def delete(
         present = client.read("cohorts", name)
         require_revision(name, present, if_revision)
         outcome = client.delete("cohorts", name, expect=present.revision)
-    show.report(outcome, f"cohort {name} deleted", as_json=as_json)
+    report(outcome, f"cohort {name} deleted", as_json=as_json)
 
 
 def _cohort(name: str, keys: list[str], keys_file: Path | None, match: list[str]) -> dict[str, Any]:

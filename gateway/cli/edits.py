@@ -6,17 +6,25 @@ Belongs here: the loop, and each edit as a pure function of the field. Never her
 from collections.abc import Callable
 from typing import Any
 
-from gateway.cli.client import AdminClient, Outcome, Reading
+from gateway.cli.answers import Outcome, Reading
+from gateway.cli.client import AdminClient
 from gateway.cli.failures import Refusal
+from gateway.cli.terms import UNCONDITIONAL, Terms
 
 _ATTEMPTS = 5
 Fields = list[dict[str, Any]]
 
 
 def edit_field(
-    client: AdminClient, model: str, field: str, change: Callable[[Any], Any], *, expect: int | None = None
+    client: AdminClient,
+    model: str,
+    field: str,
+    change: Callable[[Any], Any],
+    *,
+    expect: int | None = None,
+    terms: Terms = UNCONDITIONAL,
 ) -> Outcome:
-    """Write the route of `model` with `field` changed, and everything else as it is.
+    """Write the route of `model` with `field` changed, and everything else as it is, on these terms.
 
     When another change comes first, the edit is made again on what is there now, but only if that change left this
     field alone: an operator who sets weights has the split in mind that stood there before.
@@ -29,7 +37,7 @@ def edit_field(
         require_revision(model, present, expect)
         document = {**present.document, field: change(present.document.get(field))}
         try:
-            return client.put("routes", model, document=document, expect=present.revision)
+            return client.put("routes", model, document=document, expect=present.revision, terms=terms)
         except Refusal as refusal:
             if refusal.code != "revision_conflict":
                 raise

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.cli import show
 from gateway.cli.edits import edit_field, with_pin, with_shadow, without_pin, without_shadow
 from gateway.cli.expiry import parse_expiry
 from gateway.cli.failures import Misuse, Refusal
@@ -27,6 +26,8 @@ from gateway.cli.options import (
     model_name,
     version_name,
 )
+from gateway.cli.outcomes import report
+from gateway.cli.terms import ConfirmWithin, MaxMoves, Preview, Terms
 from gateway.cli.weights import parse_share, percent
 
 
@@ -36,6 +37,7 @@ def register(commands: typer.Typer) -> None:
         epilog=example(
             "pointsman routes pin digits beta=2 --expires 30d --owner risk --reason 'acceptance of 2'",
             "pointsman routes pin digits staff=3 --expires 2099-12-31T00:00:00Z --first",
+            "pointsman routes pin digits beta=2 --preview",
         )
     )(pin)
     commands.command(epilog=example("pointsman routes unpin digits beta"))(unpin)
@@ -54,6 +56,9 @@ def pin(
     owner: Annotated[str, typer.Option("--owner", help="Who answers for the pin.", metavar="NAME")] = "",
     reason: Annotated[str, typer.Option("--reason", help="What it is for.", metavar="TEXT")] = "",
     first: Annotated[bool, typer.Option("--first", help="Put it before all other pins.")] = False,
+    preview: Preview = False,
+    max_moves: MaxMoves = None,
+    confirm_within: ConfirmWithin = None,
     if_revision: IfRevision = None,
     actor: Actor = None,
     comment: Comment = "",
@@ -65,10 +70,15 @@ def pin(
     new: dict[str, Any] = {"cohort": cohort, "version": version, "owner": owner, "reason": reason}
     if expires is not None:
         new["expires"] = parse_expiry(expires, datetime.now(UTC))
+    terms = Terms(preview, preview, max_moves, confirm_within)
     with connect(context, admin_url, actor, comment) as client:
-        outcome = edit_field(client, model, "pins", lambda pins: with_pin(pins, new, first=first), expect=if_revision)
+        outcome = edit_field(
+            client, model, "pins", lambda pins: with_pin(pins, new, first=first), expect=if_revision, terms=terms
+        )
     until = f" until {new['expires']}" if expires else ""
-    show.report(outcome, f"cohort {cohort} of {model} pinned to version {version}{until}", as_json=as_json)
+    report(
+        outcome, f"cohort {cohort} of {model} pinned to version {version}{until}", as_json=as_json, previewed=preview
+    )
 
 
 def unpin(
@@ -76,6 +86,9 @@ def unpin(
     *,
     model: Model,
     cohort: CohortName,
+    preview: Preview = False,
+    max_moves: MaxMoves = None,
+    confirm_within: ConfirmWithin = None,
     if_revision: IfRevision = None,
     actor: Actor = None,
     comment: Comment = "",
@@ -84,9 +97,10 @@ def unpin(
 ) -> None:
     """Take a cohort's pins away; its callers go back to the split."""
     change = _removing(without_pin, cohort, f"{model} has no pin for cohort {cohort}", model)
+    terms = Terms(preview, preview, max_moves, confirm_within)
     with connect(context, admin_url, actor, comment) as client:
-        outcome = edit_field(client, model, "pins", change, expect=if_revision)
-    show.report(outcome, f"cohort {cohort} of {model} unpinned", as_json=as_json)
+        outcome = edit_field(client, model, "pins", change, expect=if_revision, terms=terms)
+    report(outcome, f"cohort {cohort} of {model} unpinned", as_json=as_json, previewed=preview)
 
 
 def shadow(
@@ -106,7 +120,7 @@ def shadow(
         outcome = edit_field(
             client, model, "shadows", lambda shadows: with_shadow(shadows, version, sample), expect=if_revision
         )
-    show.report(outcome, f"version {version} of {model} shadows {percent(sample)} % of requests", as_json=as_json)
+    report(outcome, f"version {version} of {model} shadows {percent(sample)} % of requests", as_json=as_json)
 
 
 def unshadow(
@@ -124,7 +138,7 @@ def unshadow(
     change = _removing(without_shadow, version, f"version {version} is no shadow of {model}", model)
     with connect(context, admin_url, actor, comment) as client:
         outcome = edit_field(client, model, "shadows", change, expect=if_revision)
-    show.report(outcome, f"version {version} of {model} is no shadow any more", as_json=as_json)
+    report(outcome, f"version {version} of {model} is no shadow any more", as_json=as_json)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -1,7 +1,7 @@
 """What people see: tables, sentences and complaints on a terminal, and the same without colours or cuts in a pipe.
 
-Belongs here: how text reaches the screen safely, and how the outcome of a change is told. Never here: the layout of
-one kind of document (that stands beside its commands).
+Belongs here: how text reaches the screen safely. Never here: the layout of one kind of document (that stands beside
+its commands), or how the outcome of a change is told (`outcomes`).
 """
 
 import os
@@ -14,9 +14,6 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-
-from gateway.cli.client import Outcome
-from gateway.cli.failures import REFUSED
 
 _PIPE_WIDTH = 10_000
 _UNSAFE = frozenset(("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
@@ -76,30 +73,3 @@ def complain(message: str, advice: str = "") -> None:
     typer.echo(f"pointsman: {plain(message)}", err=True)
     if advice:
         typer.echo(f"  {plain(advice)}", err=True)
-
-
-def report(outcome: Outcome, done: str, *, as_json: bool = False) -> None:
-    """Tell what a change came to; `done` is what was asked for, in words.
-
-    Raises:
-        typer.Exit: with 1 when the change is made but some worker does not have it.
-    """
-    if as_json:
-        typer.echo(outcome.raw)
-    elif not outcome.changed:
-        say(f"{done}: nothing to change, so it stands (revision {outcome.revision})")
-    elif outcome.in_force:
-        say(f"{done}: in force everywhere, revision {outcome.revision}")
-    if not outcome.in_force:
-        _name_laggards(outcome, done)
-        raise typer.Exit(REFUSED)
-
-
-def _name_laggards(outcome: Outcome, done: str) -> None:
-    complain(f"{done}: made as revision {outcome.revision}, but not in force everywhere yet")
-    for worker, why in sorted(outcome.laggards.items()):
-        typer.echo(f"  {plain(worker)}: {plain(why)}", err=True)
-    if outcome.laggards:
-        typer.echo("  Those workers go on with the rules they had. Mend the cause, or change the route back.", err=True)
-    else:
-        typer.echo("  No worker is alive to take it. Look at the gateway's log.", err=True)

@@ -13,6 +13,7 @@ from gateway.cli import show
 from gateway.cli.documents import read_manifest
 from gateway.cli.failures import Misuse
 from gateway.cli.options import Actor, AdminUrl, AsJson, Comment, Model, Version, connect, example, model_name
+from gateway.cli.outcomes import report
 from gateway.cli.weights import percent, split_words
 
 commands = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Versions: immutable artifacts of a model.")
@@ -48,7 +49,7 @@ def register(
     with connect(context, admin_url, actor, comment) as client:
         for _, manifest in manifests:
             outcome = client.register(manifest["model"], manifest, allow_incomplete=allow_incomplete)
-            show.report(outcome, f"version {manifest['version']} of {manifest['model']} registered", as_json=as_json)
+            report(outcome, f"version {manifest['version']} of {manifest['model']} registered", as_json=as_json)
 
 
 @commands.command(

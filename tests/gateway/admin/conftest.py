@@ -6,7 +6,8 @@ with_admin      with_admin(test) runs `async test(at)` against it; `at` is an `A
 import asyncio
 import socket
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,17 @@ import pytest
 from gateway.admin.app import build_admin
 from gateway.book import Book
 from gateway.catalog import Manifest
-from gateway.controlplane import ControlPlane
+from gateway.controlplane import ControlPlane, StoreWatch
+from gateway.gauges import BoardFolder
 from gateway.journal import Journal
-from gateway.metrics import Board
-from gateway.ports import Acknowledgement
+from gateway.metrics import Board, Slot
+from gateway.ports import Acknowledgement, Head
 from gateway.record import Record
 from gateway.recorder import Recorder
 from gateway.stores.audit_sqlite import SqliteAudit
+from gateway.stores.revisions_sqlite import SqliteRevisions
 from gateway.stores.rules_redis import RedisRules
+from gateway.tasks import Tasks
 from gateway.wire.serving import serve_until
 
 PUBLISH_WAIT_S = 0.3
@@ -41,6 +45,7 @@ class Admin:
         store: RedisRules,
         journal: Journal,
         audit: SqliteAudit,
+        board: Board,
         stop_recorder: Callable[[], Awaitable[None]],
     ) -> None:
         self.http = http
@@ -48,16 +53,24 @@ class Admin:
         self.store = store
         self.journal = journal
         self.audit = audit
+        self.board = board
         self.stop_recorder = stop_recorder
         self.troubles: list[str] = []
 
     async def acknowledge(self, problems: Mapping[str, str] | None = None, revision: int | None = None) -> None:
         """Say, as a live worker would, that the rules of now (or of `revision`) are in force."""
-        head = await self.store.head()
-        assert head is not None
-        if revision is not None:
-            head = type(head)(head.epoch, revision)
-        await self.store.acknowledge(Acknowledgement("g/w0", head, problems or {}))
+        newest = await self.store.head()
+        assert newest is not None
+        head = newest if revision is None else Head(newest.epoch, revision)
+        now = time.time_ns()
+        await self.store.acknowledge(Acknowledgement("g/w0", head, problems or {}, since_ms=now // 1_000_000))
+        for slot, value in (
+            (Slot.READY, 1),
+            (Slot.RULES_REVISION, min(head.revision, newest.revision)),
+            (Slot.RULES_SINCE_NS, now),
+            (Slot.RULES_CHECKED_NS, now),
+        ):
+            self.board[slot] = value
 
     @asynccontextmanager
     async def worker(self) -> AsyncIterator[None]:
@@ -77,13 +90,15 @@ class Admin:
             # Not cancelled: redis-py waits with `asyncio.wait_for`, which on Python 3.11 can swallow a cancellation.
             working = False
             await following
+            await self.store.withdraw("g/w0")
 
     async def register(self, *versions: str, model: str = "fraud", **fields: Any) -> None:
         """Register complete versions with an HTTP backend."""
-        for version in versions:
-            document = self.manifest(version, model, **fields)
-            answer = await self.http.post(f"/admin/v1/models/{model}/versions", json=document)
-            assert answer.status_code in (201, 202), answer.text
+        async with self.worker():  # or each would wait for one
+            for version in versions:
+                document = self.manifest(version, model, **fields)
+                answer = await self.http.post(f"/admin/v1/models/{model}/versions", json=document)
+                assert answer.status_code in (201, 202), answer.text
 
     @staticmethod
     def manifest(version: str, model: str = "fraud", **fields: Any) -> dict[str, Any]:
@@ -138,15 +153,30 @@ async def _admin(url: str, folder: Path) -> AsyncIterator[Admin]:
         await asyncio.to_thread(recording.join)
 
     await store.initialise()
-    control = ControlPlane(store, _inspect, PUBLISH_WAIT_S)
+    archive, boards = SqliteRevisions(folder / "revisions.db"), BoardFolder(folder / "run")
+    watch = StoreWatch(store, folder / "rules", boards)
+    control = ControlPlane(store, audit, archive, _inspect, watch, boards, gateway="g", publish_wait_s=PUBLISH_WAIT_S)
+    await watch.look()
+    tasks = Tasks()
+    tasks.start("rules store", watch.run())
+    tasks.start("archivist", control.archivist.run())
+    tasks.start("confirmations", control.confirmations.run())
     # Named as TCP, or asyncio would not switch Nagle's algorithm off: 40 ms for every answer of two writes.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         base = f"http://127.0.0.1:{listening.getsockname()[1]}"
         http = httpx2.AsyncClient(base_url=base, timeout=20.0, verify=False, trust_env=False)
-        at = Admin(http=http, control=control, store=store, journal=journal, audit=audit, stop_recorder=stop_recorder)
-        app = build_admin(control, audit, recorder, book, lambda: _troubles(at))
+        at = Admin(
+            http=http,
+            control=control,
+            store=store,
+            journal=journal,
+            audit=audit,
+            board=board,
+            stop_recorder=stop_recorder,
+        )
+        app = build_admin(control, audit, recorder, book, lambda: [*watch.troubles(), *at.troubles])
         serving = asyncio.create_task(serve_until(stop, app, listening, 1.0))
         try:
             yield at
@@ -155,13 +185,10 @@ async def _admin(url: str, folder: Path) -> AsyncIterator[Admin]:
             stop.set()
             await serving
             await stop_recorder()
+            await tasks.cancel()
             await store.close()
-    for part in (journal, audit, book, board):
+    for part in (journal, audit, archive, book, boards, board):
         part.close()
-
-
-def _troubles(at: Admin) -> Collection[str]:
-    return at.troubles
 
 
 async def _inspect(_: Manifest) -> None:

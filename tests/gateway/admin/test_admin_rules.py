@@ -40,6 +40,10 @@ def test_route_can_be_made_read_and_changed_with_its_revision_as_the_etag(with_a
                 "in_force": True,
                 "acknowledged": ["g/w0"],
                 "laggards": {},
+                "documents": [{"kind": "route", "name": "fraud", "outcome": "made", "was": None}],
+                "preview": None,
+                "confirm_within_ms": None,
+                "dry_run": False,
             }
             read = await at.http.get(PLACE)
             assert read.headers["etag"] == '"3"'

@@ -39,6 +39,8 @@ def test_every_command_of_the_issue_is_there() -> None:
     expected |= {f"cohorts {verb}" for verb in ("set", "show", "list", "delete")}
     expected |= {f"routes {verb}" for verb in ("show", "apply", "weights", "explain")}
     expected |= {f"routes {verb}" for verb in ("pin", "unpin", "shadow", "unshadow")}
+    expected |= {f"routes {verb}" for verb in ("history", "diff", "preview", "rollback", "promote", "confirm")}
+    expected |= {"status", "rules republish", "rules accept"}
     assert expected <= set(COMMANDS)
 
 
@@ -56,7 +58,10 @@ def test_an_example_of_the_help_gets_as_far_as_the_gateway(
     monkeypatch.chdir(tmp_path)
     for file in ("fraud-1.yaml", "fraud-2.yaml", "digits.yaml", "beta.yaml"):
         Path(file).write_text("model: digits\nversion: '1'\nname: beta\n", encoding="utf-8")
-    Path("staff.txt").write_text("u-1\n", encoding="utf-8")
+    for file in ("staff.txt", "callers.txt"):
+        Path(file).write_text("u-1\n", encoding="utf-8")
+    Path("rules").mkdir()
+    Path("rules/beta.yaml").write_text("name: beta\nkeys: [u-1]\n", encoding="utf-8")
     Path("models/fraud/2").mkdir(parents=True)
     Path("models/fraud/2/manifest.json").write_text('{"model": "fraud", "version": "2"}', encoding="utf-8")
     result = run("--admin-url", nobody, *shlex.split(line)[1:])
@@ -78,7 +83,18 @@ def test_an_example_of_the_help_gets_as_far_as_the_gateway(
         ("routes weights digits 1=100 --if-revision 0", "--if-revision"),
         ("routes explain digits --header x-tenant", "expected NAME:VALUE"),
         ("routes explain digits --version a/b", "is no name"),
+        ("routes explain digits --request-id r-1 --key u-1", "--request-id: the record says what the caller sent"),
         ("routes apply nowhere.json", "nowhere.json: cannot be read"),
+        ("routes apply .", "no document there"),
+        ("routes weights digits 1=100 --max-moves -1", "--max-moves"),
+        ("routes weights digits 1=100 --confirm-within 15", "expected a span from 1s to 7d"),
+        ("routes weights digits 1=100 --confirm-within 8d", "expected a span from 1s to 7d"),
+        ("routes preview nowhere.json --window 0s", "expected a span from 1s to 366d"),
+        ("routes promote digits a/b", "is no name"),
+        ("routes rollback digits --to 0", "--to"),
+        ("routes rollback digits --cohorts drop", "'drop' is not one of"),
+        ("routes history digits --limit 501", "--limit"),
+        ("routes diff digits first", "valid integer"),
         ("cohorts set beta", "nothing says who is in it"),
         ("cohorts set beta --match x-tenant", "expected HEADER=VALUE"),
         ("cohorts set a/b --key u-1", "is no name"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.cli.documents import read_document, read_lines, read_manifest
+from gateway.cli.documents import read_document, read_documents, read_lines, read_manifest
 from gateway.cli.failures import Misuse
 from routing.codec import MAX_BYTES
 
@@ -163,3 +163,51 @@ def test_keys_are_the_lines_of_a_file_when_it_has_spaces_and_empty_lines(write: 
     assert read_lines(write("u-1\r\n\n  u-2  \nü\n", "keys.txt")) == ["u-1", "u-2", "ü"]
     with pytest.raises(Misuse, match="not UTF-8"):
         read_lines(write(b"\xff", "keys.txt"))
+
+
+def test_every_document_of_a_file_is_read_in_its_order(write: Write) -> None:
+    several = write("---\nname: a\n---\n---\nmodel: m\nsplit: {'1': 10000}\n---\n")
+    array = write('[{"name": "b"}, {"name": "c"}]', "many.json")
+    alone = write('{"name": "d"}', "one.json")
+    read = read_documents([several, array, alone])
+    assert [document.get("name") for document in read] == ["a", None, "b", "c", "d"]
+
+
+def test_a_folder_stands_for_its_json_and_yaml_files_by_name(tmp_path: Path, write: Write) -> None:
+    write("name: b", "b.yml")
+    write('{"name": "a"}', "a.json")
+    write("name: c", "c.yaml")
+    write("no document", "notes.txt")
+    (tmp_path / "deeper.json").mkdir()
+    assert [document["name"] for document in read_documents([tmp_path])] == ["a", "b", "c"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(Misuse, match="no document there"):
+        read_documents([tmp_path / "empty"])
+
+
+def test_the_artifact_of_every_manifest_is_beside_its_file(tmp_path: Path, write: Write) -> None:
+    (tmp_path / "models").mkdir()
+    write('[{"backend": {"onnx": {"path": "1.onnx"}}}, {"backend": 7}]', "models/all.json")
+    first, second = read_documents([tmp_path / "models"])
+    assert first["backend"]["onnx"]["path"] == str(tmp_path / "models" / "1.onnx")
+    assert second == {"backend": 7}
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "complaint"),
+    [
+        ("name: a\n---\n- b\n", "d.yaml", "d.yaml, document 2: expected a document with fields"),
+        ("name: a\n---\nkeys: [!!float .inf]\n", "d.yaml", "d.yaml, document 2: keys[0]: inf has no place in JSON"),
+        ("name: a\n---\nname: [b\n", "d.yaml", "d.yaml, line 4:"),
+        ('[{"name": "a"}, 1]', "d.json", "d.json, [1]: expected a JSON object, or an array of them"),
+        ('[{"a": 1, "a": 2}]', "d.json", "[0].a: the field stands twice"),
+        ("7", "d.json", "d.json: expected a JSON object, or an array of them"),
+        ("[", "d.json", "not JSON"),
+        ("", "d.yaml", "no document there"),
+        ("name: a", "d.toml", "expected a file that ends in"),
+    ],
+)
+def test_documents_are_refused_with_their_place(write: Write, text: str, name: str, complaint: str) -> None:
+    with pytest.raises(Misuse) as caught:
+        read_documents([write(text, name)])
+    assert complaint in caught.value.message
