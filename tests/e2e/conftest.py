@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.own_redis import OwnRedis
 from tests.e2e.running_gateway import RunningGateway, wait_until
 
 
@@ -30,3 +31,11 @@ def digits_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running
     wait_until(lambda: "curl" in gateway.log_path.read_text(), "the examples are installed")
     yield gateway
     gateway.close()
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[OwnRedis]:
+    """A rules store that a test may do anything to."""
+    server = OwnRedis(tmp_path / "redis")
+    yield server
+    server.stop()

@@ -13,7 +13,7 @@ class RawAnswer(Struct):
     body: bytes
 
 
-async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> RawAnswer:
+async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> RawAnswer:
     writer.write(request)
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
@@ -27,7 +27,7 @@ async def _work(url: str, requests: Sequence[bytes], numbers: list[int], answers
     try:
         while numbers:
             number = numbers.pop()
-            answers[number] = await _ask(reader, writer, requests[number])
+            answers[number] = await ask(reader, writer, requests[number])
     finally:
         writer.close()
         await writer.wait_closed()

@@ -1,61 +1,13 @@
 """A rules store of one's own, over TCP with a password: used instead of the embedded one, and done without."""
 
-import socket
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from gateway.examples import digit_samples
-from gateway.stores.embedded_valkey import EmbeddedValkey
+from tests.e2e.own_redis import PASSWORD, OwnRedis
 from tests.e2e.running_gateway import RunningGateway, digit_request, wait_until
 
-PASSWORD = "hush-hush-77"
 BODY = digit_request(digit_samples()[0].pixels)
-
-
-class OwnRedis:
-    """A real server on a TCP port of loopback that asks for a password."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.url = f"redis://:{PASSWORD}@127.0.0.1:{self.port}/0"
-        self.start()
-
-    def start(self) -> None:
-        binary = EmbeddedValkey.prepare(self.folder).argv[0]
-        options = {
-            "port": str(self.port),
-            "bind": "127.0.0.1",
-            "dir": str(self.folder),
-            "save": "",
-            "appendonly": "yes",
-        }
-        words = [word for name, value in (options | {"requirepass": PASSWORD}).items() for word in (f"--{name}", value)]
-        self.process = subprocess.Popen([binary, *words], stdout=subprocess.DEVNULL)
-        wait_until(self._listens, "the rules store listens")
-
-    def _listens(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
-        except OSError:
-            return False
-        return True
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(10)
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[OwnRedis]:
-    server = OwnRedis(tmp_path / "redis")
-    yield server
-    server.stop()
 
 
 def _config(redis: OwnRedis, folder: Path) -> str:
@@ -65,15 +17,15 @@ def _config(redis: OwnRedis, folder: Path) -> str:
 
 
 def test_the_gateway_serves_on_without_its_redis_and_starts_without_it(
-    redis: OwnRedis, tmp_path: Path, start_gateway: Callable[..., RunningGateway]
+    own_redis: OwnRedis, tmp_path: Path, start_gateway: Callable[..., RunningGateway]
 ) -> None:
-    gateway = start_gateway("gateway", "--config", _config(redis, tmp_path), "--examples")
+    gateway = start_gateway("gateway", "--config", _config(own_redis, tmp_path), "--examples")
     wait_until(lambda: "curl" in gateway.log_path.read_text(), "the examples are installed")
     assert not any("valkey" in command for command in gateway.children().values())
     fresh = gateway.infer("digits", BODY, {"x-routing-key": "ann"})
     assert gateway.audit(fresh.headers["x-record-id"])[0]["stale"] is False
 
-    redis.stop()
+    own_redis.stop()
 
     def stale() -> bool:
         answer = gateway.infer("digits", BODY, {"x-routing-key": "ann"})
@@ -98,7 +50,7 @@ def test_the_gateway_serves_on_without_its_redis_and_starts_without_it(
     (record,) = gateway.audit(again.headers["x-record-id"])
     assert record["stale"] is True
 
-    redis.start()
+    own_redis.start()
     wait_until(lambda: not stale(), "records are fresh again")
     gateway.cli("routes", "weights", "digits", "1=0", "2=100")
     assert gateway.infer("digits", BODY).headers["x-model-version"] == "2"
