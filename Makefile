@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# Files of tests run side by side; more than two cores' worth, since tests mostly wait for processes and sockets.
+SIDE_BY_SIDE ?= 3
 
 .PHONY: help run test check e2e demo clean
 .DEFAULT_GOAL := help
@@ -11,7 +13,7 @@ help:
 	@echo "make demo   send a few hundred real digits through a running gateway"
 	@echo "make test   the whole fast suite"
 	@echo "make check  lint, types, import contracts, coverage of the decision"
-	@echo "make e2e    third-party clients, and 20 000 requests whose shares must agree"
+	@echo "make e2e    third-party clients, 20 000 requests whose shares must agree, a minute of trouble with Redis"
 
 $(VENV)/ready: requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -29,7 +31,7 @@ demo: $(VENV)/ready
 	@exec $(BIN)/pointsman demo
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest -n $(SIDE_BY_SIDE) --dist loadfile tests
 
 check: $(VENV)/ready
 	$(BIN)/ruff format --check .
@@ -48,7 +50,8 @@ $(VENV)-clients/ready: requirements/clients.txt
 # What `make test` leaves out or does with fewer requests; the other end-to-end tests are in `make test`.
 e2e: $(VENV)/ready $(VENV)-clients/ready
 	FULL_COUNT=1 TEST_CLIENTS_PYTHON=$(abspath $(VENV)-clients/bin/python) \
-	  $(BIN)/python -m pytest tests/e2e/test_third_party_clients.py tests/e2e/test_shares_agree.py
+	  $(BIN)/python -m pytest tests/e2e/test_third_party_clients.py tests/e2e/test_shares_agree.py \
+	    tests/e2e/test_life_without_redis.py tests/e2e/test_live_changes.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-clients pointsman-data build dist *.egg-info
