@@ -146,6 +146,13 @@ def test_a_caller_counts_by_its_first_request_and_with_those_of_its_requests_tha
     assert found.pins == PinMoves(gained=1)
 
 
+def test_a_request_without_a_routing_key_moves_as_a_request_and_as_no_caller() -> None:
+    moves = compare([seen("some record", keyed=False)], rules(), rules(OTHER))
+    assert (moves.requests, moves.keyed_requests, moves.callers) == (1, 0, 0)
+    assert (moves.requests_moved, moves.moved) == (1, ())
+    assert moves.moves == (Move("1", "2", 0, 1),)
+
+
 def test_callers_of_most_requests_and_moves_of_most_callers_come_first() -> None:
     tenants = [{"name": name, "keys": [f"{name}-{n}" for n in range(3)]} for name in ("a", "b")]
     pins = [{"cohort": "a", "version": "2"}, {"cohort": "b", "version": "3"}]
