@@ -153,6 +153,12 @@ def test_a_request_without_a_routing_key_moves_as_a_request_and_as_no_caller() -
     assert moves.moves == (Move("1", "2", 0, 1),)
 
 
+def test_requests_collected_alike_are_judged_alike() -> None:
+    looked = looked_at(rules())
+    moves = compare([seen("ann", looked), seen("bob", looked)], rules(), rules(OTHER))
+    assert (moves.undecidable_requests, len(moves.moved)) == (0, 2)
+
+
 def test_callers_of_most_requests_and_moves_of_most_callers_come_first() -> None:
     tenants = [{"name": name, "keys": [f"{name}-{n}" for n in range(3)]} for name in ("a", "b")]
     pins = [{"cohort": "a", "version": "2"}, {"cohort": "b", "version": "3"}]
