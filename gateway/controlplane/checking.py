@@ -15,10 +15,10 @@ from msgspec import Struct
 
 from gateway.catalog import Manifest, Signature, parse_manifest, same_content
 from gateway.controlplane.artifact import check_artifact, differing_fields
-from gateway.controlplane.documents import parsed
+from gateway.controlplane.documents import parsed, versions_named_by
 from gateway.controlplane.pending import Pending, at_fault, read_documents
 from gateway.errors import CohortInUse, IncompleteManifest, InvalidDocument, VersionExists
-from gateway.ports import DocumentName, RulesStore, StoredDocument
+from gateway.ports import DocumentName, RulesStore
 from routing import DocumentError, Route, named_versions, parse_route
 
 Inspect = Callable[[Manifest], Awaitable[Signature | None]]
@@ -99,7 +99,8 @@ class Checks:
 
     async def _check_artifacts(self, one: Pending, route: Route, there: Mapping[DocumentName, bytes]) -> None:
         """Look at the artifacts of the versions that the route did not name before: to serve, they must be there."""
-        for version in sorted(named_versions(route) - _versions_of(one.present)):
+        before = versions_named_by(one.present.json if one.present is not None else None)
+        for version in sorted(named_versions(route) - before):
             manifest = there["version", f"{route.model}/{version}"]
             if not self._trusted and manifest not in self._passed:
                 await asyncio.to_thread(check_artifact, parse_manifest(manifest))
@@ -170,14 +171,6 @@ def _check_names(route: Route, there: Mapping[DocumentName, bytes]) -> None:
             raise InvalidDocument(
                 path, f"version {version} of model {route.model} is not registered; register it first"
             )
-
-
-def _versions_of(route: StoredDocument | None) -> frozenset[str]:
-    """Return the versions that a stored route names; none for one that does not parse, as it is about to go."""
-    try:
-        return named_versions(parse_route(route.json)) if route is not None else frozenset()
-    except DocumentError:
-        return frozenset()
 
 
 def _check_same(manifest: Manifest, present: Manifest) -> None:
