@@ -3,52 +3,33 @@
 import asyncio
 import random
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
+from tests.gateway.stores.listening import Listener
 
-class Relay:
+
+class Relay(Listener):
     """Forwards a port of loopback to a unix socket; `losing` is the share of replies that are lost.
 
     A reply is lost only after the server has executed the command; the connection ends with it.
     """
 
     def __init__(self, target: Path, tls: ssl.SSLContext | None = None, losing: float = 0.0, seed: int = 0) -> None:
+        super().__init__(tls)
         self._target = target
-        self._tls = tls
         self._losing = losing
         self._random = random.Random(seed)
-        self._connections: set[asyncio.Task[None]] = set()
         self.lost = 0
-        self.port = 0
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator["Relay"]:
-        """Listen as long as the context lasts."""
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
-            yield self
-        finally:
-            server.close()
-            for task in list(self._connections):
-                task.cancel()
-            await asyncio.gather(*self._connections, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_unix_connection(str(self._target))
         forward = asyncio.create_task(self._pump(reader, back, losing=0.0), name="relay forward")
         try:
             await self._pump(there, writer, losing=self._losing)
         finally:
             forward.cancel()
-            for one in (writer, back):
-                one.transport.abort()
-            self._connections.discard(task)
+            back.transport.abort()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, losing: float) -> None:
         with suppress(OSError):

@@ -2,14 +2,15 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import Literal
+
+from tests.gateway.stores.listening import Listener
 
 Says = int | Literal["silence"] | None
 
 
-class Telling:
+class Telling(Listener):
     """A listener that answers the one question that Sentinels are asked.
 
     `says`: a port, None (it does not know the service), or "silence" (it takes the question and never answers). One
@@ -23,30 +24,13 @@ class Telling:
         tls: ssl.SSLContext | None = None,
         after: "Telling | None" = None,
     ) -> None:
+        super().__init__(tls)
         self.says = says
         self.was_read = asyncio.Event()
         self._after = after
-        self._tls = tls
         self._password = password
-        self._asked: set[asyncio.Task[None]] = set()
-        self.port = 0
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator["Telling"]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
-            yield self
-        finally:
-            server.close()
-            for task in list(self._asked):
-                task.cancel()
-            await asyncio.gather(*self._asked, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._asked.add(task)
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             with suppress(asyncio.IncompleteReadError, OSError):
                 trusted = not self._password
@@ -57,8 +41,6 @@ class Telling:
                     writer.write(await self._answer(words[0]) if trusted else b"-WRONGPASS invalid password\r\n")
         finally:
             self.was_read.set()
-            writer.transport.abort()
-            self._asked.discard(task)
 
     async def _answer(self, command: bytes) -> bytes:
         if command != b"SENTINEL":
