@@ -59,7 +59,6 @@ def of_pointsman(folder: Path, count: int) -> dict[str, float]:
     """Measure Pointsman: one worker, no shadow, everything else on."""
     gateway = RunningGateway(folder, "--examples", "--workers", "1")
     try:
-        wait_until(lambda: "curl" in gateway.log_path.read_text(), "the examples are installed")
         gateway.cli("routes", "unshadow", "digits", "3")
         pids = {"worker": gateway.child_pid("app worker 0"), "control": gateway.child_pid("app control")}
         return measure(gateway.data_url, pids, count)
@@ -94,7 +93,6 @@ def delays(folder: Path) -> dict[str, list[float]]:
     gateway = RunningGateway(folder, "--examples", "--workers", "2")
     found, changed = [], []
     try:
-        wait_until(lambda: "curl" in gateway.log_path.read_text(), "the examples are installed")
         for number in range(200):
             (answer,) = send_all(gateway.data_url, [post("/v2/models/digits/infer", _BODIES[0])], 1)
             started = time.perf_counter()

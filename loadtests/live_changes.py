@@ -9,13 +9,12 @@ answer of a version that is illegal under the revision in its own header, on no 
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
 
 from tests.e2e.live_changes import LiveChanges
-from tests.e2e.own_redis import OwnRedis
+from tests.e2e.own_redis import OwnRedis, settings_file
 from tests.e2e.redis_proxy import RedisProxy
 from tests.e2e.running_gateway import RunningGateway, wait_until
 from tests.e2e.traffic import Traffic, illegal
@@ -25,11 +24,9 @@ def run(folder: Path, changes: int, rate: int, *, frozen: bool) -> bool:
     """Make the changes, print what they took, and return whether every pass mark is met."""
     redis = OwnRedis(folder / "redis")
     proxy = RedisProxy(redis.port)
-    config = folder / "pointsman.toml"
-    config.write_text(f"redis_url = {json.dumps(OwnRedis.url_at(proxy.port))}\nworkers = 2\n")
+    config = settings_file(folder, OwnRedis.url_at(proxy.port))
     gateway = RunningGateway(folder / "gateway", "--config", str(config), "--examples")
     try:
-        wait_until(lambda: "curl" in gateway.log_path.read_text(), "the examples are installed")
         wait_until(lambda: proxy.subscribed >= 2, "both workers listen to notices")
         proxy.flow(frozen_notices=frozen)
         with Traffic(gateway.data_url, folder, rate=rate) as traffic:

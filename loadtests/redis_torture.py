@@ -8,15 +8,14 @@ back, p99 of the troubled times within 10 % of the calm times between them.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from tests.e2e.own_redis import OwnRedis
+from tests.e2e.own_redis import OwnRedis, settings_file
 from tests.e2e.redis_proxy import RedisProxy
-from tests.e2e.running_gateway import RunningGateway, wait_until
+from tests.e2e.running_gateway import RunningGateway
 from tests.e2e.torture import Torture
 from tests.e2e.traffic import Traffic
 
@@ -25,12 +24,10 @@ def run(folder: Path, seconds: float, rate: int) -> bool:
     """Torture the store, print what clients saw, and return whether every pass mark is met."""
     redis = OwnRedis(folder / "redis")
     proxy = RedisProxy(redis.port)
-    config = folder / "pointsman.toml"
-    config.write_text(f"redis_url = {json.dumps(OwnRedis.url_at(proxy.port))}\nworkers = 2\n")
+    config = settings_file(folder, OwnRedis.url_at(proxy.port))
     gateway = RunningGateway(folder / "gateway", "--config", str(config), "--examples")
     windows: list[tuple[str, int, int, int]] = []
     try:
-        wait_until(lambda: "curl" in gateway.log_path.read_text(), "the examples are installed")
         torture = Torture(gateway, redis, proxy, folder)
         torture.calm()
         with Traffic(gateway.data_url, folder, connections=4, rate=rate) as traffic:

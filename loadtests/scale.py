@@ -24,7 +24,7 @@ from gateway.catalog import encode_manifest, parse_manifest
 from gateway.ports import ChangeSet, Write
 from gateway.stores.rules_redis import RedisRules
 from routing import Facts, encode_document, parse_route, resolve, unit_digest
-from tests.e2e.own_redis import OwnRedis
+from tests.e2e.own_redis import OwnRedis, settings_file
 from tests.e2e.running_gateway import RunningGateway, manifest
 
 VERSIONS = ("1", "2", "3", "4", "5")
@@ -73,8 +73,7 @@ def measure(folder: Path, models: int, changes: int) -> Figures:
     """Fill a store with so many models, start a gateway on it and change one of them."""
     redis = OwnRedis(folder / "redis")
     asyncio.run(_fill(redis.url, models))
-    config = folder / "pointsman.toml"
-    config.write_text(f"redis_url = {json.dumps(redis.url)}\nworkers = 2\n")
+    config = settings_file(folder, redis.url)
     started = time.perf_counter()
     gateway = RunningGateway(folder / "gateway", "--config", str(config))
     took = time.perf_counter() - started

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.own_redis import OwnRedis
-from tests.e2e.running_gateway import RunningGateway, wait_until
+from tests.e2e.running_gateway import RunningGateway
 
 
 @pytest.fixture
@@ -28,7 +28,6 @@ def start_gateway(tmp_path: Path) -> Iterator[Callable[..., RunningGateway]]:
 def digits_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
     """One gateway with the example models, shared by the tests of a file that do not change its rules."""
     gateway = RunningGateway(tmp_path_factory.mktemp("shared"), "--examples", "--workers", "2")
-    wait_until(lambda: "curl" in gateway.log_path.read_text(), "the examples are installed")
     yield gateway
     gateway.close()
 

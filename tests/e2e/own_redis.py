@@ -1,5 +1,6 @@
 """A rules store of one's own, over TCP with a password, and everything that can happen to one."""
 
+import json
 import shutil
 import signal
 import socket
@@ -89,3 +90,11 @@ class OwnRedis:
         """Copy everything it has, as a backup does."""
         shutil.copytree(self.folder / "appendonlydir", place)
         return place
+
+
+def settings_file(folder: Path, redis_url: str, workers: int = 2, **more: int) -> Path:
+    """Write a settings file for a gateway on this rules store, and return its path; `more` are settings of `rules`."""
+    lines = [f"redis_url = {json.dumps(redis_url)}", f"workers = {workers}"]
+    path = folder / "pointsman.toml"
+    path.write_text("\n".join([*lines, *(f"rules.{name} = {value}" for name, value in more.items()), ""]))
+    return path

@@ -55,6 +55,8 @@ class RunningGateway:
         endpoints = json.loads((self.data_dir / "run" / "endpoints.json").read_text())
         self.data_url: str = endpoints["data_url"]
         self.admin_url: str = endpoints["admin_url"]
+        if "--examples" in self.options:
+            wait_until(lambda: "curl" in self.log_path.read_text(encoding="utf-8"), "the examples are installed")
 
     def _is_ready(self) -> bool:
         if self.process.poll() is not None:

@@ -4,14 +4,13 @@ The suite gives each trouble a moment; with FULL_COUNT=1 (`make e2e`) the whole 
 `python -m loadtests.redis_torture` goes on for as long as it is told.
 """
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.e2e.own_redis import OwnRedis
+from tests.e2e.own_redis import OwnRedis, settings_file
 from tests.e2e.redis_proxy import RedisProxy
-from tests.e2e.running_gateway import RunningGateway, wait_until
+from tests.e2e.running_gateway import RunningGateway
 from tests.e2e.torture import Torture
 from tests.e2e.traffic import Traffic
 
@@ -22,11 +21,9 @@ def test_clients_do_not_notice_what_happens_to_the_rules_store(
     own_redis: OwnRedis, tmp_path: Path, start_gateway: Callable[..., RunningGateway]
 ) -> None:
     proxy = RedisProxy(own_redis.port)
-    config = tmp_path / "pointsman.toml"
-    config.write_text(f"redis_url = {json.dumps(own_redis.url_at(proxy.port))}\nworkers = 2\n")
+    config = settings_file(tmp_path, own_redis.url_at(proxy.port))
     try:
         gateway = start_gateway("gateway", "--config", str(config), "--examples")
-        wait_until(lambda: "curl" in gateway.log_path.read_text(), "the examples are installed")
         torture = Torture(gateway, own_redis, proxy, tmp_path)
         torture.calm()
         with Traffic(gateway.data_url, tmp_path, connections=4, rate=200) as traffic:

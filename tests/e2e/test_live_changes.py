@@ -3,7 +3,6 @@
 The suite makes few changes; `python -m loadtests.live_changes` makes a thousand and measures how fast they are.
 """
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from time import monotonic
 import pytest
 
 from tests.e2e.live_changes import LiveChanges
-from tests.e2e.own_redis import OwnRedis
+from tests.e2e.own_redis import OwnRedis, settings_file
 from tests.e2e.raw_client import post, send_all
 from tests.e2e.redis_proxy import RedisProxy
 from tests.e2e.running_gateway import RunningGateway, wait_until
@@ -28,10 +27,8 @@ def proxied(own_redis: OwnRedis) -> Iterator[RedisProxy]:
 
 
 def _start(start_gateway: Callable[..., RunningGateway], folder: Path, port: int) -> RunningGateway:
-    config = folder / "pointsman.toml"
-    config.write_text(f"redis_url = {json.dumps(OwnRedis.url_at(port))}\nworkers = 2\n")
+    config = settings_file(folder, OwnRedis.url_at(port))
     gateway = start_gateway("gateway", "--config", str(config), "--examples")
-    wait_until(lambda: "curl" in gateway.log_path.read_text(), "the examples are installed")
     return gateway
 
 

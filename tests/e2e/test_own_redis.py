@@ -4,23 +4,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gateway.examples import digit_samples
-from tests.e2e.own_redis import PASSWORD, OwnRedis
+from tests.e2e.own_redis import PASSWORD, OwnRedis, settings_file
 from tests.e2e.running_gateway import RunningGateway, digit_request, wait_until
 
 BODY = digit_request(digit_samples()[0].pixels)
 
 
-def _config(redis: OwnRedis, folder: Path) -> str:
-    path = folder / "pointsman.toml"
-    path.write_text(f'redis_url = "{redis.url}"\nworkers = 1\n')
-    return str(path)
-
-
 def test_the_gateway_serves_on_without_its_redis_and_starts_without_it(
     own_redis: OwnRedis, tmp_path: Path, start_gateway: Callable[..., RunningGateway]
 ) -> None:
-    gateway = start_gateway("gateway", "--config", _config(own_redis, tmp_path), "--examples")
-    wait_until(lambda: "curl" in gateway.log_path.read_text(), "the examples are installed")
+    gateway = start_gateway("gateway", "--config", str(settings_file(tmp_path, own_redis.url, workers=1)), "--examples")
     assert not any("valkey" in command for command in gateway.children().values())
     fresh = gateway.infer("digits", BODY, {"x-routing-key": "ann"})
     assert gateway.audit(fresh.headers["x-record-id"])[0]["stale"] is False

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.examples import digit_samples
-from tests.e2e.own_redis import OwnRedis
+from tests.e2e.own_redis import OwnRedis, settings_file
 from tests.e2e.raw_client import post, send_all
 from tests.e2e.running_gateway import RunningGateway, digit_request, wait_until
 
@@ -31,7 +31,6 @@ def _route(gateway: RunningGateway) -> dict[str, Any]:
 
 def _start(start_gateway: Callable[..., RunningGateway], *options: str) -> RunningGateway:
     gateway = start_gateway("gateway", "--examples", "--workers", "2", *options)
-    wait_until(lambda: "curl" in gateway.log_path.read_text(), "the examples are installed")
     return gateway
 
 
@@ -133,10 +132,8 @@ def test_many_documents_are_applied_all_or_none_and_once(
 def test_change_waits_for_every_worker_of_every_gateway_and_names_the_one_that_lags(
     own_redis: OwnRedis, tmp_path: Path, start_gateway: Callable[..., RunningGateway]
 ) -> None:
-    config = tmp_path / "pointsman.toml"
-    config.write_text(f"redis_url = {json.dumps(own_redis.url)}\nworkers = 1\nrules.publish_wait_ms = 2000\n")
+    config = settings_file(tmp_path, own_redis.url, workers=1, publish_wait_ms=2000)
     one = start_gateway("one", "--config", str(config), "--examples", "--gateway", "north")
-    wait_until(lambda: "curl" in one.log_path.read_text(), "the examples are installed")
     other = start_gateway("other", "--config", str(config), "--gateway", "south")
     answer = json.loads(one.cli("routes", "weights", "digits", "1=70", "2=30", "--json"))
     assert sorted(answer["acknowledged"]) == ["north/w0", "south/w0"]

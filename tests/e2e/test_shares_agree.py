@@ -13,7 +13,7 @@ import pytest
 
 from gateway.examples import digit_samples
 from tests.e2e.raw_client import RawAnswer, get, post, send_all
-from tests.e2e.running_gateway import RunningGateway, digit_request, wait_until
+from tests.e2e.running_gateway import RunningGateway, digit_request
 
 COUNT = 20_000 if os.environ.get("FULL_COUNT") else 2_000
 BODIES = [json.dumps(digit_request(sample.pixels)).encode() for sample in digit_samples()[:50]]
@@ -37,7 +37,6 @@ def answered(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyp
     """A gateway of two workers that has just answered COUNT requests with distinct routing keys."""
     gateway = RunningGateway(tmp_path_factory.mktemp("shares"), "--examples", "--workers", "2")
     try:
-        wait_until(lambda: "curl" in gateway.log_path.read_text(), "the examples are installed")
         before = gateway.metrics()
         yield gateway, send_all(gateway.data_url, _requests(COUNT)), before
     finally:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from gateway.cli.app import app
 from gateway.examples import digits_folder
-from tests.e2e.running_gateway import RunningGateway, wait_until
+from tests.e2e.running_gateway import RunningGateway
 
 CUT = b""
 
@@ -111,7 +111,6 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway
     folder = tmp_path_factory.mktemp("gateway")
     (folder / "settings.toml").write_text("[rules]\npublish_wait_ms = 2500\n", encoding="utf-8")
     running = RunningGateway(folder / "gateway", "--examples", "--config", str(folder / "settings.toml"))
-    wait_until(lambda: "curl" in running.log_path.read_text(encoding="utf-8"), "the examples are installed")
     yield running
     running.close()
 
