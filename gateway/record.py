@@ -1,7 +1,10 @@
 """The record of one request: what journal, audit store, metrics, log line and look-up all read.
 
+A record is the part that is *sealed*: bound into the hash chain of its journal and never changed again. The contents of the
+bodies are kept apart, in *parts* that can be erased (`capture` makes them); of each the record holds a commitment.
+
 Belongs here: the record's shape and its encoding. Never here: writing it anywhere, or making ids and times.
-Fields are only ever added, each with a default, so a journal of any age can be read.
+Fields are only ever added, each with a default, so a record of any age can be read.
 """
 
 from collections.abc import Mapping
@@ -11,19 +14,21 @@ import msgspec
 from msgspec import Struct
 
 Outcome = Literal["served", "failed", "refused"]
-Role = Literal["primary", "shadow"]
+Role = Literal["primary", "shadow", "control"]
 
 
 class Payload(Struct, frozen=True, omit_defaults=True):
-    """A body as the capture policy keeps it. `size` and `sha256` (hex) are of the whole body, as it came or left.
+    """What the record itself says of a body: its size in bytes as it came or left, and the commitment to its part.
 
-    `body` is None when the policy keeps none; it is cut after `max_bytes` (then `truncated`), and `redacted` says
-    that fields were replaced before anything was written.
+    `commitment` (32 bytes) binds salt, digest and kept bytes of the part, and tells nothing about them. `kept` says that bytes of the body
+    are in the part, cut after the policy's `max_bytes` (then `truncated`); `redacted` that fields were replaced first, or that
+    nothing was kept because nobody could tell where they were. A shadow has the request of its primary, and no
+    part of its own for it.
     """
 
     size: int
-    sha256: str
-    body: bytes | None = None
+    commitment: bytes = b""
+    kept: bool = False
     truncated: bool = False
     redacted: bool = False
 
@@ -51,6 +56,11 @@ class Record(Struct, frozen=True, omit_defaults=True, kw_only=True):
     the revisions they are all that `routing.resolve` needs.
 
     Times: `received_ns` is Unix time in ns; the latencies are in µs and lie within `total_us`.
+
+    `kept_headers` are those that the settings allow to be kept (`audit.record_headers`).
+
+    A record of the role `control` is of something that an auditor or SRE did: `action` (such as `audit.erase`) by `actor`
+    with `comment`, and its `details` as JSON has them.
     """
 
     record_id: str
@@ -91,13 +101,27 @@ class Record(Struct, frozen=True, omit_defaults=True, kw_only=True):
     worker: str = ""
     trace_id: str | None = None
     stale: bool = False
+    kept_headers: Mapping[str, str] = {}
+    action: str | None = None
+    actor: str = ""
+    comment: str = ""
+    details: Mapping[str, Any] = {}
 
 
 class Frame(Struct, frozen=True):
-    """A record as it stands in a journal: which worker's journal, and its place in that journal's gapless sequence."""
+    """A record as it stands in a journal: its place in that journal's gapless sequence, its sealed bytes and its parts.
+
+    `previous` is the chain before it and `chain` the one after it (`gateway.chain`, 32 bytes each), `sealed` the very bytes
+    that the chain binds and `record` what they say. `request` and `response` are the parts, empty when there are none.
+    """
 
     journal: str
     sequence: int
+    previous: bytes
+    chain: bytes
+    sealed: bytes
+    request: bytes
+    response: bytes
     record: Record
 
 

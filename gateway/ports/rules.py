@@ -1,26 +1,16 @@
-"""The sockets of the house: what the first floor needs from the second, as protocols.
+"""The sockets of the rules: documents and their revisions, where they are kept now, and where for ever.
 
-Belongs here: the shape of each outside thing as our code wants it. Never here: an implementation, or a name of
-the library behind it. Every port has one behaviour suite in `tests/contracts/`, run over every implementation.
+Belongs here: the shape of a rules store and of the archive as our code wants them. Never here: an implementation.
 """
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from typing import Literal, Protocol
 
 from msgspec import Struct
-from numpy.typing import NDArray
-
-from gateway.catalog import Manifest, Signature
-from gateway.errors import GatewayError
-from gateway.messages import Headers, Readiness, Rendered, Result, Tensors, Work
-from gateway.record import Frame, Record
 
 Kind = Literal["route", "cohort", "version"]
 """The kinds of documents of the rules. Names: the model, the cohort's name, and `model/version`."""
 DocumentName = tuple[Kind, str]
-
-
-# ── rules ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Head(Struct, frozen=True):
@@ -232,146 +222,6 @@ class RulesStore(RulesSource, Protocol):
 
     async def acknowledgements(self) -> Sequence[Acknowledgement]:
         """Return what every worker said last."""
-
-
-# ── serving ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class InferProtocol(Protocol):
-    """One wire protocol's half of an inference: bodies to tensors and back, errors to bodies."""
-
-    @property
-    def name(self) -> str:
-        """The name that records carry."""
-
-    def check(self, headers: Mapping[str, str]) -> None:
-        """Refuse what the protocol's headers announce and the gateway does not speak. Raises `RequestError`."""
-
-    def peek(self, body: bytes) -> str | None:
-        """Return the body's own id after checking that it is well-formed. Raises `MalformedBody`."""
-
-    def decode(self, body: bytes, signature: Signature) -> Tensors:
-        """Return the tensors of a body. Raises `MalformedBody` or `InvalidInput`."""
-
-    def encode(
-        self, model: str, version: str, oip_id: str | None, outputs: Sequence[tuple[str, str, NDArray[Any]]]
-    ) -> bytes:
-        """Return the body of an answer; `outputs` are (name, datatype, array)."""
-
-    def render_error(self, error: GatewayError) -> Rendered:
-        """Return an error with the protocol's status for its code."""
-
-
-class Executor(Protocol):
-    """One version, however it runs."""
-
-    async def prepare(self) -> None:
-        """Load, verify and warm up; afterwards `execute` may be called. Raises `ArtifactError`."""
-
-    async def ready(self) -> Readiness:
-        """Tell whether the version can serve now, with its signature."""
-
-    async def execute(self, work: Work, protocol: InferProtocol) -> Result:
-        """Run one request. Raises `RequestError` or `ServingError` (with its `backend`)."""
-
-    async def release(self) -> None:
-        """Give back what `prepare` took. Called once, when no request can reach the version any more."""
-
-
-ExecutorFactory = Callable[[Manifest], Executor]
-
-
-class UpstreamReply(Struct, frozen=True):
-    """A backend's whole answer. Header names are lower-case."""
-
-    status: int
-    headers: Headers
-    body: bytes
-
-
-class UpstreamClient(Protocol):
-    """A pooled HTTP client. Raises `BackendUnreachable`, `BackendProtocolError` or `DeadlineExceeded`."""
-
-    async def request(
-        self, *, method: str, url: str, headers: Headers, body: bytes, deadline_ns: int, lane: str
-    ) -> UpstreamReply:
-        """Send one request and return the whole answer before `deadline_ns` (monotonic)."""
-
-    async def close(self) -> None:
-        """Close every connection."""
-
-
-# ── records ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class RecordSink(Protocol):
-    """Where the data plane puts a record before its reply leaves."""
-
-    def append(self, record: Record) -> None:
-        """Make the record survive the death of this process. Raises `AuditUnavailable`."""
-
-    @property
-    def failed(self) -> bool:
-        """Whether records can no longer be kept here; it never becomes False again."""
-
-
-class JournalPosition(Struct, frozen=True):
-    """How far one journal has been shipped: the next byte to read in a segment, and the last sequence shipped."""
-
-    journal: str
-    segment: int
-    offset: int
-    sequence: int
-
-
-class Sampled(Struct, frozen=True):
-    """What a record says about who was decided for: the facts of a primary request, and the version that was chosen.
-
-    `revision` and `cohort_revision` are the record's: they tell which headers the rules looked at then.
-    """
-
-    record_id: str
-    received_ns: int
-    unit: bytes
-    keyed: bool
-    headers: Mapping[str, str]
-    asked_version: str | None
-    intended: str | None
-    revision: int | None = None
-    cohort_revision: int | None = None
-
-
-FIND_LIMIT = 1_000
-"""How many records one look-up returns for an id that callers repeat: the newest so many of each kind of id."""
-
-
-class AuditStore(Protocol):
-    """Where records are kept. One writer; any number of readers. Every call raises `AuditUnavailable` when it fails.
-
-    What `write` returned from survives the death of the machine.
-    """
-
-    def positions(self) -> Mapping[str, JournalPosition]:
-        """Return the committed position of every journal."""
-
-    def write(self, frames: Sequence[Frame], positions: Iterable[JournalPosition]) -> None:
-        """Commit frames and positions in one transaction; a frame that is already there is left as it is."""
-
-    def find(self, any_id: str) -> Sequence[Record]:
-        """Return the records that a record id, request id or OIP id names, oldest first, each once.
-
-        With them come the shadows of the primaries among them, and the primaries of the shadows. Of an OIP id or
-        request id that many records carry, the newest `FIND_LIMIT`.
-        """
-
-    def sample(self, model: str, since_ns: int, limit: int) -> Sequence[Sampled]:
-        """Return the newest primary records of a model received since then (Unix ns), newest first, at most `limit`.
-
-        Only those for which a version was chosen by a rule.
-        """
-
-    def close(self) -> None:
-        """Close the store."""
 
 
 class RevisionArchive(Protocol):

@@ -1,0 +1,77 @@
+"""The sockets of serving: wire protocols, executors, and the client that calls backends.
+
+Belongs here: the shape of each as the data plane wants it. Never here: an implementation, or a library behind it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from gateway.catalog import Manifest, Signature
+from gateway.errors import GatewayError
+from gateway.messages import Headers, Readiness, Rendered, Result, Tensors, Work
+
+class InferProtocol(Protocol):
+    """One wire protocol's half of an inference: bodies to tensors and back, errors to bodies."""
+
+    @property
+    def name(self) -> str:
+        """The name that records carry."""
+
+    def check(self, headers: Mapping[str, str]) -> None:
+        """Refuse what the protocol's headers announce and the gateway does not speak. Raises `RequestError`."""
+
+    def peek(self, body: bytes) -> str | None:
+        """Return the body's own id after checking that it is well-formed. Raises `MalformedBody`."""
+
+    def decode(self, body: bytes, signature: Signature) -> Tensors:
+        """Return the tensors of a body. Raises `MalformedBody` or `InvalidInput`."""
+
+    def encode(
+        self, model: str, version: str, oip_id: str | None, outputs: Sequence[tuple[str, str, NDArray[Any]]]
+    ) -> bytes:
+        """Return the body of an answer; `outputs` are (name, datatype, array)."""
+
+    def render_error(self, error: GatewayError) -> Rendered:
+        """Return an error with the protocol's status for its code."""
+
+
+class Executor(Protocol):
+    """One version, however it runs."""
+
+    async def prepare(self) -> None:
+        """Load, verify and warm up; afterwards `execute` may be called. Raises `ArtifactError`."""
+
+    async def ready(self) -> Readiness:
+        """Tell whether the version can serve now, with its signature."""
+
+    async def execute(self, work: Work, protocol: InferProtocol) -> Result:
+        """Run one request. Raises `RequestError` or `ServingError` (with its `backend`)."""
+
+    async def release(self) -> None:
+        """Give back what `prepare` took. Called once, when no request can reach the version any more."""
+
+
+ExecutorFactory = Callable[[Manifest], Executor]
+
+
+class UpstreamReply(Struct, frozen=True):
+    """A backend's whole answer. Header names are lower-case."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+class UpstreamClient(Protocol):
+    """A pooled HTTP client. Raises `BackendUnreachable`, `BackendProtocolError` or `DeadlineExceeded`."""
+
+    async def request(
+        self, *, method: str, url: str, headers: Headers, body: bytes, deadline_ns: int, lane: str
+    ) -> UpstreamReply:
+        """Send one request and return the whole answer before `deadline_ns` (monotonic)."""
+
+    async def close(self) -> None:
+        """Close every connection."""

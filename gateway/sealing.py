@@ -1,0 +1,74 @@
+"""A frame of a journal or a row of a store, put together from its bytes and taken apart again.
+
+Belongs here: what belongs to the sealed part and what beside it. Never here: files, sequences, or hashes of batches.
+
+    content = chain before it (32 bytes) ‖ length of the sealed part u32 ‖ sealed part
+              ‖ length of the request's part u32 ‖ request's part ‖ response's part
+
+Integers are little-endian. The sealed part is the msgpack map of the record.
+"""
+
+import struct
+
+from gateway.chain import HASH_BYTES, link
+from gateway.record import Frame, decode_record
+
+_LENGTH = struct.Struct("<I")
+_SHORTEST = HASH_BYTES + 2 * _LENGTH.size
+
+
+class NoContent(ValueError):
+    """The bytes are not the content of a frame."""
+
+
+def pack_content(previous: bytes, sealed: bytes, request: bytes, response: bytes) -> bytes:
+    """Return the content of a frame."""
+    return b"".join(
+        (previous, _LENGTH.pack(len(sealed)), sealed, _LENGTH.pack(len(request)), request, response)
+    )
+
+
+def unpack_content(content: bytes | memoryview) -> tuple[bytes, bytes, bytes, bytes]:
+    """Return (chain before it, sealed part, request's part, response's part).
+
+    Raises:
+        NoContent: the lengths do not fit.
+    """
+    view = memoryview(content)
+    if len(view) < _SHORTEST:
+        raise NoContent("it is too short")
+    sealed_end = HASH_BYTES + _LENGTH.size + _LENGTH.unpack_from(view, HASH_BYTES)[0]
+    if sealed_end + _LENGTH.size > len(view):
+        raise NoContent("its sealed part runs past the end")
+    request_end = sealed_end + _LENGTH.size + _LENGTH.unpack_from(view, sealed_end)[0]
+    if request_end > len(view):
+        raise NoContent("the request's part runs past the end")
+    return (
+        bytes(view[:HASH_BYTES]),
+        bytes(view[HASH_BYTES + _LENGTH.size : sealed_end]),
+        bytes(view[sealed_end + _LENGTH.size : request_end]),
+        bytes(view[request_end:]),
+    )
+
+
+def parts_at(content: bytes | memoryview) -> tuple[int, int, int, int]:
+    """Return where in a content the two parts stand: (start, end) of the request's, (start, end) of the response's.
+
+    Raises:
+        NoContent: the lengths do not fit.
+    """
+    _, sealed, request, _ = unpack_content(content)
+    request_at = HASH_BYTES + 2 * _LENGTH.size + len(sealed)
+    return request_at, request_at + len(request), request_at + len(request), len(content)
+
+
+def frame_of(  # noqa: PLR0917 - the fields of a frame, in their order
+    journal: str, sequence: int, previous: bytes, sealed: bytes, request: bytes, response: bytes
+) -> Frame:
+    """Return the frame of these bytes, its chain worked out and its record decoded.
+
+    Raises:
+        msgspec.DecodeError: the sealed part is no record.
+    """
+    chain = link(previous, sequence, sealed)
+    return Frame(journal, sequence, previous, chain, sealed, request, response, decode_record(sealed))
