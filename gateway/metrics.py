@@ -21,6 +21,8 @@ _SLOTS = 64
 class Slot(IntEnum):
     """Places on a worker's board. Numbers are never reused; counters live through restarts, gauges start at 0.
 
+    RECORDS_LOST counts records that were served without (`audit.on_full = "serve"`), LOSSES_RECORDED how many of them a
+    `records.lost` record tells of, REFUSED_UNRECORDED requests that were refused because no record could be kept.
     RULES_CHECKED_NS and RULES_SINCE_NS are Unix time in ns: when the store last confirmed the rules in force, and since
     when they are in force; 0 is never.
     """
@@ -35,13 +37,22 @@ class Slot(IntEnum):
     VERSIONS_LOADED = 7
     JOURNAL_SEQUENCE = 8
     RULES_SINCE_NS = 9
+    DISK_USED_PERCENT = 10
     SHADOW_DROPPED_IN_FLIGHT = 16
     SHADOW_DROPPED_BODY_SIZE = 17
     SHADOW_DROPPED_NOT_READY = 18
     SHADOW_DROPPED_STOPPING = 19
+    RECORDS_LOST = 20
+    LOSSES_RECORDED = 21
+    REFUSED_UNRECORDED = 22
 
 
-COUNTERS = frozenset(slot for slot in Slot if slot.name.startswith("SHADOW_DROPPED_"))
+COUNTERS = frozenset(
+    slot
+    for slot in Slot
+    if slot.name.startswith("SHADOW_DROPPED_")
+    or slot in (Slot.RECORDS_LOST, Slot.LOSSES_RECORDED, Slot.REFUSED_UNRECORDED)
+)
 
 
 class Metric(Struct, frozen=True):

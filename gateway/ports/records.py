@@ -6,7 +6,8 @@ Everything in a store is kept under the UTC day on which it was shipped (`Batch.
 claims; so a day is complete when the next one begins, and a checkpoint never covers two days.
 """
 
-from collections.abc import Awaitable, Collection, Iterator, Mapping, Sequence
+from asyncio import Future
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -20,7 +21,7 @@ class RecordSink(Protocol):
     def check(self) -> None:
         """Raise `AuditUnavailable` when records cannot be kept now, so that no work is begun for nothing."""
 
-    def append(self, record: Record, request: bytes, response: bytes) -> Awaitable[None] | None:
+    def append(self, record: Record, request: bytes, response: bytes) -> Future[None] | None:
         """Make the record survive the death of this process; with durability `power`, what is returned, once awaited,
         that of the machine. `request` and `response` are the parts of `capture`.
 
@@ -34,7 +35,9 @@ class RecordSink(Protocol):
 
 
 class JournalPosition(Struct, frozen=True):
-    """How far one journal has been shipped: the next byte to read in a segment, the last sequence, the chain after it."""
+    """How far one journal has been shipped: the next byte to read in a segment, the last sequence, the chain after
+    it.
+    """
 
     journal: str
     segment: int
@@ -312,13 +315,15 @@ class AuditStore(Protocol):
     # ── privacy ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def places_of(self, unit: bytes) -> Sequence[Place]:
-        """Return where the records of a caller stand, by the digest of the routing key, with their shadows, in order."""
+        """Return where the records of a caller stand, by the digest of the routing key, with their shadows, in
+        order.
+        """
 
     def erase(self, places: Collection[Place], erasure: str) -> int:
         """Take the contents (both parts) of records for good and note by which control record; return of how many.
 
-        Those whose contents an earlier erasure took are left as they are and not counted. The bytes are no longer in any file
-        of the store when it returns, as far as the kind of store can promise that.
+        Those whose contents an earlier erasure took are left as they are and not counted. The bytes are no longer in
+        any file of the store when it returns, as far as the kind of store can promise that.
         """
 
     def thin(self, day: str, models: Collection[str], pruning: str) -> Thinned:
