@@ -302,8 +302,8 @@ class AuditStore(Protocol):
     def keys(self) -> Sequence[PublicKey]:
         """Return every public key that was published, oldest first."""
 
-    def checkpoints(self, gateway: str | None = None) -> Iterator[SignedCheckpoint]:
-        """Yield the checkpoints in order of gateway and number."""
+    def checkpoints(self, gateway: str | None = None, day: str | None = None) -> Iterator[SignedCheckpoint]:
+        """Yield the checkpoints, of one gateway or of one day if that is said, in order of gateway and number."""
 
     def checkpoint_of(self, place: Place) -> SignedCheckpoint | None:
         """Return the checkpoint that covers a place, or None while there is none."""
@@ -326,8 +326,14 @@ class AuditStore(Protocol):
         any file of the store when it returns, as far as the kind of store can promise that.
         """
 
+    def places_in(self, day: str, models: Collection[str]) -> Sequence[Place]:
+        """Return the places of a day's records of some models, in order; stubs do not count."""
+
     def thin(self, day: str, models: Collection[str], pruning: str) -> Thinned:
-        """Take the records of some models out of a day, and leave stubs, so that the rest can still be verified."""
+        """Take the records of some models out of a day, and leave stubs, so that the rest can still be verified.
+
+        Each stub notes `pruning`. The day must not be the newest: no record may come to it any more.
+        """
 
     def drop(self, day: str, pruning: str) -> Sequence[Dropped]:
         """Take a whole day with its checkpoints out of the store; positions and gaps stay. The newest day is refused.
