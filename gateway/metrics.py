@@ -83,6 +83,15 @@ METRICS = {
     "pointsman_shadow_requests_total": Metric("counter", "Copies sent to shadows.", ("model", "version", "outcome")),
     "pointsman_shadow_latency_seconds": Metric("histogram", "Time of a copy sent to a shadow.", ("model", "version")),
     "pointsman_shadow_dropped_total": Metric("counter", "Copies that were not sent, and why.", ("worker", "reason")),
+    "pointsman_control_records_total": Metric(
+        "counter", "What auditors and operators did, by kind: look-ups, erasures, changes of rules.", ("action",)
+    ),
+    "pointsman_records_lost_total": Metric(
+        "counter", "Predictions served without a record, because the disk was full (on_full = serve).", ("worker",)
+    ),
+    "pointsman_unrecorded_refusals_total": Metric(
+        "counter", "Requests refused because no record could be kept.", ("worker",)
+    ),
     "pointsman_in_flight_requests": Metric("gauge", "Requests being served now.", ("worker",)),
     "pointsman_shadows_in_flight": Metric("gauge", "Copies being served now.", ("worker",)),
     "pointsman_worker_ready": Metric("gauge", "1 when the worker takes requests.", ("worker",)),
@@ -90,10 +99,13 @@ METRICS = {
     "pointsman_rules_age_seconds": Metric("gauge", "Time since the rules were last checked.", ("worker",)),
     "pointsman_rules_alarm": Metric("gauge", "1 when newer rules are refused.", ("worker",)),
     "pointsman_versions_loaded": Metric("gauge", "Versions that can serve.", ("worker",)),
+    "pointsman_disk_used_percent": Metric("gauge", "How full the disk of the journals is.", ("worker",)),
     "pointsman_journal_lag_records": Metric("gauge", "Records that are not in the audit store yet."),
     "pointsman_journal_lag_bytes": Metric("gauge", "Bytes of journals that are not in the audit store yet."),
     "pointsman_journal_lag_seconds": Metric("gauge", "Age of the oldest record that is not in the audit store yet."),
     "pointsman_journal_corrupt_frames_total": Metric("counter", "Records lost to damage of a journal."),
+    "pointsman_checkpoint_age_seconds": Metric("gauge", "Time since the newest signed checkpoint was made."),
+    "pointsman_checkpoints_unpublished": Metric("gauge", "Checkpoints that are not in their file or at their URL yet."),
     "pointsman_build_info": Metric("gauge", "Always 1; what is running.", ("version", "python")),
 }
 """Every figure in the order of the README: name → kind, help, labels."""

@@ -72,10 +72,9 @@ class AuditSettings(Group):
     retention_days: Annotated[
         Whole, Field(ge=1, le=36_500, description="how long records are kept; a day's records go together")
     ] = 400
-    retention: Annotated[
-        dict[str, Annotated[Whole, Field(ge=1, le=36_500)]],
-        Field(default_factory=dict, description="the same for single models, by name"),
-    ]
+    retention: dict[str, Annotated[Whole, Field(ge=1, le=36_500)]] = Field(
+        default_factory=dict, description="the same for single models, by name"
+    )
     retention_floor_days: Annotated[
         Whole, Field(ge=SIX_MONTHS_DAYS, le=36_500, description="no record is pruned earlier, whatever else is set")
     ] = SIX_MONTHS_DAYS
