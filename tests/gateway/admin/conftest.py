@@ -55,6 +55,7 @@ class Admin:
         control: ControlPlane,
         store: RedisRules,
         journal: Journal,
+        own_journal: Journal,
         audit: SqliteAudit,
         board: Board,
         stop_recorder: Callable[[], Awaitable[None]],
@@ -63,6 +64,7 @@ class Admin:
         self.control = control
         self.store = store
         self.journal = journal
+        self.own_journal = own_journal
         self.audit = audit
         self.board = board
         self.stop_recorder = stop_recorder
@@ -209,6 +211,7 @@ async def _admin(url: str, folder: Path) -> AsyncIterator[Admin]:
             control=control,
             store=store,
             journal=journal,
+            own_journal=own_journal,
             audit=audit,
             board=board,
             stop_recorder=stop_recorder,
