@@ -28,7 +28,9 @@ _HEAD_BYTES = SALT_BYTES + 32
 
 
 class Contents(Struct, frozen=True):
-    """What a part holds: the SHA-256 (hex) of the whole body, "" when not all of it came, and the bytes that were kept."""
+    """What a part holds: the SHA-256 (hex) of the whole body, "" when not all of it came, and the bytes that were
+    kept.
+    """
 
     salt: bytes
     sha256: str

@@ -82,9 +82,11 @@ class Shadows:
             tried = await attempt(copy.version, copy.prepared, work, copy.protocol)
         finally:
             self._board.add(Slot.SHADOWS_IN_FLIGHT, -1)
-        record = _shadow_record(copy, tried, (monotonic_ns() - started) // 1000)
+        record, answered = _shadow_record(copy, tried, (monotonic_ns() - started) // 1000)
         try:
-            self._sink.append(record)
+            waiting = self._sink.append(record, b"", answered)
+            if waiting is not None:
+                await waiting
         except AuditUnavailable:
             logger().error("shadow_not_recorded", primary_id=copy.primary.record_id, version=copy.version)
 
@@ -95,13 +97,15 @@ class Shadows:
         self._board.add(Slot.SHADOW_DROPPED_STOPPING, cancelled)
 
 
-def _shadow_record(copy: _Copy, tried: Tried, total_us: int) -> Record:
+def _shadow_record(copy: _Copy, tried: Tried, total_us: int) -> tuple[Record, bytes]:
+    """Return the record of a copy and the part of its response. The request is the primary's, and kept with that."""
     primary, policy = copy.primary, copy.entry.route.capture
     rendered = tried.rendered
     if rendered is None:
         assert tried.error is not None
         rendered = copy.protocol.render_error(tried.error)
-    return msgspec.structs.replace(
+    response, answered = capture(rendered.body, policy.response, policy)
+    record = msgspec.structs.replace(
         primary,
         record_id=new_record_id(primary.received_ns),
         primary_id=primary.record_id,
@@ -114,7 +118,7 @@ def _shadow_record(copy: _Copy, tried: Tried, total_us: int) -> Record:
         cohort=None,
         outcome=tried.outcome,
         status=rendered.status,
-        response=capture(rendered.body, policy.response, policy),
+        response=response,
         error_code=tried.error_code,
         error=tried.error.message if tried.error is not None else None,
         attempts=(tried.attempt,),
@@ -123,3 +127,4 @@ def _shadow_record(copy: _Copy, tried: Tried, total_us: int) -> Record:
         infer_us=tried.attempt.infer_us,
         total_us=total_us,
     )
+    return record, answered

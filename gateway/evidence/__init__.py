@@ -1,6 +1,6 @@
-"""Evidence for auditors, worked out from what the store holds: that the rules were followed, that a model really says
-what was recorded, that nothing is missing and nothing was edited; and records in a form to take away.
+"""What an auditor can ask, and what is done so that the answer can be trusted: evidence, and privacy that keeps it
+intact.
 
-Belongs here: examining records that are there. Never here: HTTP, the command line, writing records, or being on the
-request path.
+Belongs here: sealing, verifying, proving, re-computing, re-running, erasing and pruning records. Never here: HTTP,
+SQL, or being on the request path.
 """
