@@ -4,7 +4,6 @@ Belongs here: which rules a record is held against, and the sum of what was foun
 archive of revisions (both are handed in), or a judgement on one record (`decisions`).
 """
 
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
@@ -12,14 +11,13 @@ from msgspec import Struct
 
 from gateway.errors import AuditUnavailable, DocumentNotFound, InvalidDocument, RulesUnavailable
 from gateway.evidence.decisions import Finding, Then, judge_primary, judge_shadow, then_of, undecided
+from gateway.evidence.reasons import Reasons
 from gateway.ports import Kept
 from gateway.record import Record
 from routing import RouteRules
 
 MOST_LISTED: Final = 100
 """Differences that one recomputation lists; the others are counted."""
-MOST_REASONS: Final = 20
-"""Reasons that are told apart of those why records could not be checked."""
 _REMEMBERED_PRIMARIES = 20_000
 # About 100 MB: a listed key takes some 100 bytes as a digest, a route with its objects as much as 50 of them.
 _MOST_WEIGHT = 1_000_000
@@ -72,8 +70,8 @@ class Recomputation:
         self._weight = 0
         self._served: dict[str, str | None] = {}
         self._records = 0
-        self._unchecked: Counter[str] = Counter()
-        self._undecided: Counter[str] = Counter()
+        self._unchecked = Reasons()
+        self._undecided = Reasons()
         self._differences: list[Difference] = []
         self._differ = 0
 
@@ -94,13 +92,12 @@ class Recomputation:
 
     def result(self) -> Recomputed:
         """Return what was found so far."""
-        unchecked, undecided_ones = self._unchecked.total(), self._undecided.total()
         return Recomputed(
             records=self._records,
-            checked=self._records - unchecked - undecided_ones,
+            checked=self._records - self._unchecked.total - self._undecided.total,
             differ=self._differ,
-            unchecked=dict(self._unchecked.most_common()),
-            undecided=dict(self._undecided.most_common()),
+            unchecked=self._unchecked.counted(),
+            undecided=self._undecided.counted(),
             differences=tuple(self._differences),
             left_out=self._differ - len(self._differences),
         )
@@ -119,10 +116,9 @@ class Recomputation:
 
     def _note(self, record: Record, finding: Finding) -> None:
         if finding.kind == "undecided":
-            self._undecided[finding.words] += 1
+            self._undecided.add(finding.words)
         elif finding.kind == "unchecked":
-            known = finding.words in self._unchecked or len(self._unchecked) < MOST_REASONS
-            self._unchecked[finding.words if known else "other reasons"] += 1
+            self._unchecked.add(finding.words)
         else:
             self._differ += 1
             if len(self._differences) < MOST_LISTED:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from gateway.chain import genesis
 from gateway.errors import DocumentNotFound
-from gateway.evidence.recompute import MOST_LISTED, MOST_REASONS, Recomputation, Recomputed
+from gateway.evidence.reasons import MOST_REASONS, OTHERS
+from gateway.evidence.recompute import MOST_LISTED, Recomputation, Recomputed
 from gateway.ports import Kept
 from gateway.record import Attempt, Payload, Record, encode_record
 from gateway.sealing import frame_of
@@ -313,7 +314,7 @@ def test_records_of_rules_that_nobody_knows_are_counted_with_the_reason() -> Non
 def test_reasons_are_told_apart_up_to_a_bound() -> None:
     found = recompute([record(revision=revision) for revision in range(100, 100 + MOST_REASONS + 5)], {})
     assert len(found.unchecked) == MOST_REASONS + 1
-    assert found.unchecked["other reasons"] == 5
+    assert found.unchecked[OTHERS] == 5
     assert sum(found.unchecked.values()) == found.records == MOST_REASONS + 5
 
 
