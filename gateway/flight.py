@@ -9,7 +9,7 @@ from time import monotonic_ns
 from msgspec import Struct
 
 from gateway.attempt import Tried
-from gateway.capture import capture, capture_unseen
+from gateway.capture import capture, capture_unseen, quotes_body, told
 from gateway.errors import GatewayError, ServingError
 from gateway.identity import new_record_id, request_id_of, trace_id_of
 from gateway.messages import InferRequest, Rendered
@@ -117,7 +117,8 @@ class Flight:
             incoming, asked = capture_unseen(request.declared_size)
         else:
             incoming, asked = capture(body, policy.request, policy)
-        outgoing, answered = capture(rendered.body, policy.response, policy)
+        kept = "digest" if quotes_body(self.error, policy) else policy.response
+        outgoing, answered = capture(rendered.body, kept, policy)
         record = Record(
             record_id=self.record_id,
             request_id=self.request_id,
@@ -145,7 +146,7 @@ class Flight:
             headers=facts.headers if facts is not None else _NO_HEADERS,
             known_model=entry is not None,
             error_code=self.error_code,
-            error=self.error.message if self.error is not None else None,
+            error=told(self.error, policy),
             attempts=self.attempts,
             route_us=self.route_us,
             queue_us=self.queue_us,

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from gateway.attempt import Tried, attempt
-from gateway.capture import capture
+from gateway.capture import capture, quotes_body, told
 from gateway.config import ShadowSettings
 from gateway.errors import AuditUnavailable
 from gateway.identity import new_record_id
@@ -104,7 +104,8 @@ def _shadow_record(copy: _Copy, tried: Tried, total_us: int) -> tuple[Record, by
     if rendered is None:
         assert tried.error is not None
         rendered = copy.protocol.render_error(tried.error)
-    response, answered = capture(rendered.body, policy.response, policy)
+    kept = "digest" if quotes_body(tried.error, policy) else policy.response
+    response, answered = capture(rendered.body, kept, policy)
     record = msgspec.structs.replace(
         primary,
         record_id=new_record_id(primary.received_ns),
@@ -120,7 +121,7 @@ def _shadow_record(copy: _Copy, tried: Tried, total_us: int) -> tuple[Record, by
         status=rendered.status,
         response=response,
         error_code=tried.error_code,
-        error=tried.error.message if tried.error is not None else None,
+        error=told(tried.error, policy),
         attempts=(tried.attempt,),
         route_us=0,
         queue_us=tried.queue_us,
