@@ -48,16 +48,27 @@ class Schema(Struct, frozen=True):
 class SqliteFile:
     """The file at `path`, made if there is none. Every call may come from any thread.
 
+    With `read_only` it has to be there, made by another process that may be writing, and is only read.
+
     Raises (construction and every call):
         AuditUnavailable: SQLite cannot do it; nothing is half done.
     """
 
-    def __init__(self, path: Path, schema: Schema) -> None:
+    def __init__(self, path: Path, schema: Schema, *, read_only: bool = False) -> None:
         self._path = path
         self._schema = schema
         self._writing = threading.Lock()
         self._idle: deque[apsw.Connection] = deque()
         self._closed = threading.Event()
+        self._writer: apsw.Connection | None = None
+        if read_only:
+            try:
+                with self.reader() as connection:
+                    self._check_schema(connection, connection.pragma("user_version"))
+            except AuditUnavailable:
+                self.close()
+                raise
+            return
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -70,6 +81,8 @@ class SqliteFile:
     def writer(self) -> Iterator[apsw.Connection]:
         """Lend the connection for writing; one thread has it at a time."""
         with self._writing, self._translated():
+            if self._writer is None:
+                raise AuditUnavailable(f"the {self._schema.name} {self._path} is only read here")
             yield self._writer
 
     @contextmanager
@@ -107,7 +120,8 @@ class SqliteFile:
         """Close the file; a look-up that is under way ends first in its own thread. May be called again."""
         with self._writing:
             self._closed.set()
-            self._writer.close()
+            if self._writer is not None:
+                self._writer.close()
         while self._idle:
             self._idle.pop().close()
 
@@ -138,19 +152,27 @@ class SqliteFile:
             connection.execute(schema.statements)
             self._mark(connection)
             return
-        if connection.pragma("application_id") != schema.application_id:
-            raise AuditUnavailable(
-                f"{self._path} is an SQLite file of something else; name another file for the {schema.name}"
-            )
+        self._check_owner(connection)
         while found in schema.changes:
             connection.execute(schema.changes[found])
             found += 1
+        self._check_schema(connection, found)
+        self._mark(connection)
+
+    def _check_owner(self, connection: apsw.Connection) -> None:
+        if connection.pragma("application_id") != self._schema.application_id:
+            raise AuditUnavailable(
+                f"{self._path} is an SQLite file of something else; name another file for the {self._schema.name}"
+            )
+
+    def _check_schema(self, connection: apsw.Connection, found: object) -> None:
+        self._check_owner(connection)
+        schema = self._schema
         if found != schema.version:
             raise AuditUnavailable(
                 f"the {schema.name} {self._path} has schema {found} and this Pointsman knows schema {schema.version}; "
                 "run the version that made it, or a newer one"
             )
-        self._mark(connection)
 
     def _mark(self, connection: apsw.Connection) -> None:
         connection.execute(
