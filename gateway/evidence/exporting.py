@@ -11,7 +11,6 @@ Belongs here: the columns, and the values of a record in them. Never here: readi
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 import msgspec
@@ -20,7 +19,8 @@ from msgspec import Struct
 
 from gateway.capture import open_part
 from gateway.ports import Kept
-from gateway.record import Payload, Record
+from gateway.record import Payload
+from gateway.times import moment
 
 FORMAT: Final = 1
 """Grows when a column goes or means something else; a new column comes without that."""
@@ -202,9 +202,3 @@ def text_of(body: bytes) -> tuple[str, Literal["utf-8", "base64"]]:
         return body.decode(), "utf-8"
     except UnicodeDecodeError:
         return base64.b64encode(body).decode(), "base64"
-
-
-def moment(at_ns: int) -> str:
-    """Return a time (Unix ns) as RFC 3339 in UTC, to the microsecond."""
-    second = datetime.fromtimestamp(at_ns // 1_000_000_000, UTC)
-    return f"{second:%Y-%m-%dT%H:%M:%S}.{at_ns % 1_000_000_000 // 1000:06d}Z"

@@ -1,6 +1,6 @@
 """Evidence that a model really says what was recorded: one recorded input run again, and the answers compared.
 
-Belongs here: one record. Never here: many of them (`stretch`), finding records, or HTTP.
+Belongs here: one record. Never here: many of them (`trial`), finding records, or HTTP.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A stretch of traffic replayed through another version: how often the two agree, what flips, and how fast each is.
+"""A stretch of traffic tried on another version: how often the two agree, what flips, and how fast each is.
 
 Belongs here: choosing the sample, the sums, and the list of flips. Never here: one replay (`replay`), or HTTP.
 
@@ -24,7 +24,6 @@ from gateway.record import Record
 
 MOST_LISTED: Final = 100
 """Flips and failures that are listed; the others are counted."""
-MOST_SAMPLED: Final = 100_000
 Report = Callable[[int, int], None]
 """Is told how many steps of how many are done."""
 
@@ -55,7 +54,7 @@ class OutputSum(Struct, frozen=True):
     record_id: str | None
 
 
-class Stretch(Struct, frozen=True):
+class Trial(Struct, frozen=True):
     """What came of it. Of `primaries` in the stretch, `replayable` could be run again (`passed_over`: why the others
     could not), `sampled` of them were; `by_version` counts which versions had served those.
 
@@ -90,7 +89,7 @@ class Stretch(Struct, frozen=True):
     left_out: int
 
 
-class StretchReplay:
+class TrialRun:
     """Replays the sample of one stretch through one version."""
 
     def __init__(self, store: AuditStore, bench: Bench, replaying: Replaying) -> None:
@@ -106,7 +105,7 @@ class StretchReplay:
         self._flips: list[Flip] = []
         self._times: dict[str, list[int]] = {"recorded": [], "again": [], "candidate": []}
 
-    async def run(self, wanted: Filter, version: str, sample: int, report: Report) -> Stretch:
+    async def run(self, wanted: Filter, version: str, sample: int, report: Report) -> Trial:
         """Replay `sample` primaries of those wanted (a filter with a model) through `version`.
 
         Raises:
@@ -194,11 +193,11 @@ class StretchReplay:
         if len(self._flips) < MOST_LISTED:
             self._flips.append(Flip(record.record_id, record.request_id, record.served or "", why))
 
-    def _result(self, model: str, version: str) -> Stretch:
+    def _result(self, model: str, version: str) -> Trial:
         counts = self._counts
         compared = counts["agreed"] + counts["flipped"] + counts["failed"]
         listable = counts["flipped"] + counts["failed"]
-        return Stretch(
+        return Trial(
             model=model,
             version=version,
             primaries=counts["primaries"],
