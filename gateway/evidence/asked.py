@@ -32,7 +32,7 @@ class RecomputeAsked(Asked, frozen=True, kw_only=True):
 
 
 class ExportAsked(Asked, frozen=True, kw_only=True):
-    """Export all of them, those of control, too, where no model is named."""
+    """Export all of them, control records, too; with a model, those that are about it."""
 
 
 class ReplayAsked(Asked, frozen=True, kw_only=True):

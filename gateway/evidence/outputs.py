@@ -6,6 +6,7 @@ An output *flips* when whoever acts on it would act otherwise: an integer, truth
 of the last axis differs, or, where that axis has one element, a number differs by more than `CLOSE` of its size.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -58,9 +59,9 @@ def _compared(output: Output, other: tuple[str, NDArray[Any]] | None) -> OutputD
         return OutputDifference(name, datatype, flips="the other answer does not give it")
     theirs, found = other
     if theirs != datatype:
-        return OutputDifference(name, datatype, flips=f"it is of datatype {datatype} here and {theirs} there")
+        return OutputDifference(name, datatype, flips=f"its datatype {datatype} becomes {theirs}")
     if found.shape != values.shape:
-        return OutputDifference(name, datatype, flips=f"it has shape {_dims(values)} here and {_dims(found)} there")
+        return OutputDifference(name, datatype, flips=f"its shape {_dims(values)} becomes {_dims(found)}")
     if values.dtype.kind == "f":
         return _floats(name, datatype, values, found)
     return _exact(name, datatype, values, found)
@@ -98,13 +99,13 @@ def _flip_of_floats(one: NDArray[Any], other: NDArray[Any], equal: NDArray[Any],
             return ""
         row = int(turned[0])
         more = f", and of {turned.size - 1} more rows" if turned.size > 1 else ""
-        return f"the largest of its last axis is at {ours[row]} here and at {theirs[row]} there (row {row}{more})"
+        return f"the largest of its last axis moves from {ours[row]} to {theirs[row]} (row {row}{more})"
     size = np.maximum(np.abs(one), np.abs(other))
     apart = ~equal & ~(distances <= CLOSE * np.where(np.isnan(size), 0.0, size))
     if not apart.any():
         return ""
     first = int(np.argmax(apart))
-    return f"it is {_plain(one, first)} here and {_plain(other, first)} there"
+    return f"{_shown(_plain(one, first))} becomes {_shown(_plain(other, first))}"
 
 
 def _exact(name: str, datatype: str, one: NDArray[Any], other: NDArray[Any]) -> OutputDifference:
@@ -128,7 +129,7 @@ def _exact(name: str, datatype: str, one: NDArray[Any], other: NDArray[Any]) -> 
         position=_place(one, worst),
         one=mine,
         other=yours,
-        flips=f"it is {_cut(mine)} here and {_cut(yours)} there",
+        flips=f"{_shown(mine)} becomes {_shown(yours)}",
     )
 
 
@@ -145,6 +146,10 @@ def _plain(array: NDArray[Any], flat: int) -> Any:
 
 def _cut(value: Any) -> Any:
     return value if not isinstance(value, str) or len(value) <= 200 else value[:200] + "…"
+
+
+def _shown(value: Any) -> str:
+    return "no number" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def _dims(array: NDArray[Any]) -> str:

@@ -63,7 +63,8 @@ class Trial(Struct, frozen=True):
     three (None: there are none). `identical` counts how often the version that had served gave the very bytes again,
     `not_identical` how often not; `not_again` why it did not run.
 
-    `recorded` are the times of the records, `again` and `candidate` those of the replay, taken in turn.
+    `recorded` are the times of the records, `again` and `candidate` those of the replay, taken in turn. `agrees` says
+    that something could be compared, and nothing flipped or failed.
     """
 
     model: str
@@ -87,6 +88,7 @@ class Trial(Struct, frozen=True):
     candidate: Latency | None
     flips: tuple[Flip, ...]
     left_out: int
+    agrees: bool
 
 
 class TrialRun:
@@ -219,6 +221,7 @@ class TrialRun:
             candidate=_latency(self._times["candidate"]),
             flips=tuple(self._flips),
             left_out=listable - len(self._flips),
+            agrees=bool(compared) and not listable,
         )
 
 

@@ -34,7 +34,7 @@ def test_the_largest_difference_of_floats_is_told_with_its_place_and_values() ->
 
 def test_another_largest_of_the_last_axis_is_a_flip() -> None:
     found = compare([[0.1, 0.9], [0.6, 0.4], [0.2, 0.8]], [[0.2, 0.8], [0.4, 0.6], [0.9, 0.1]])
-    assert found.flips == "the largest of its last axis is at 0 here and at 1 there (row 1, and of 1 more rows)"
+    assert found.flips == "the largest of its last axis moves from 0 to 1 (row 1, and of 1 more rows)"
 
 
 @pytest.mark.parametrize(("other", "flips"), [(1.0 + 5e-7, False), (1.0 + 3e-6, True), (NAN, True), (-1.0, True)])
@@ -46,7 +46,7 @@ def test_a_single_float_flips_when_it_differs_by_more_than_its_millionth(other: 
 
 
 def test_every_row_of_single_floats_is_looked_at() -> None:
-    assert compare([[1.0], [2.0]], [[1.0], [2.1]]).flips == "it is 2.0 here and 2.1 there"
+    assert compare([[1.0], [2.0]], [[1.0], [2.1]]).flips == "2.0 becomes 2.1"
 
 
 def test_a_number_against_none_is_as_far_apart_as_can_be() -> None:
@@ -57,7 +57,7 @@ def test_a_number_against_none_is_as_far_apart_as_can_be() -> None:
 def test_integers_tell_their_largest_difference_without_overflow() -> None:
     found = compare([0, 2**64 - 1, 5], [0, 0, 6], "UINT64", np.uint64)
     assert (found.differing, found.largest, found.position) == (2, 2**64 - 1, (1,))
-    assert found.flips == f"it is {2**64 - 1} here and 0 there"
+    assert found.flips == f"{2**64 - 1} becomes 0"
 
 
 @pytest.mark.parametrize(
@@ -73,8 +73,8 @@ def test_truths_and_texts_differ_without_a_number(one: Any, other: Any, datatype
 def test_an_output_that_is_missing_or_of_another_form_flips() -> None:
     label = ("label", "INT64", np.array([3]))
     assert "does not give it" in flipped(compare_outputs([label], []))
-    assert "datatype INT64 here and FP32" in flipped(compare_outputs([label], [("label", "FP32", np.array([3.0]))]))
-    assert "shape [1] here and [2]" in flipped(compare_outputs([label], [("label", "INT64", np.array([3, 3]))]))
+    assert "datatype INT64 becomes FP32" in flipped(compare_outputs([label], [("label", "FP32", np.array([3.0]))]))
+    assert "shape [1] becomes [2]" in flipped(compare_outputs([label], [("label", "INT64", np.array([3, 3]))]))
 
 
 def test_an_output_that_only_the_other_answer_has_does_not_count() -> None:
