@@ -9,13 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.chain import genesis
 from gateway.errors import DocumentNotFound
 from gateway.evidence.reasons import MOST_REASONS, OTHERS
 from gateway.evidence.recompute import MOST_LISTED, Recomputation, Recomputed
 from gateway.ports import Kept
 from gateway.record import Attempt, Payload, Record, encode_record
-from gateway.sealing import frame_of
 from routing import (
     Cohort,
     Facts,
@@ -28,6 +26,7 @@ from routing import (
     shadow_hit,
     unit_digest,
 )
+from tests.records import DAY, ChainedJournal
 
 RECEIVED_NS = 1_790_000_000_000_000_000
 BETA = parse_cohort({"name": "beta", "keys": ["u-17"], "match": [{"header": "x-tenant", "in": ["acme"]}]})
@@ -64,11 +63,8 @@ def record(**fields: Any) -> Record:
 
 
 def kept(records: Sequence[Record]) -> list[Kept]:
-    start = genesis("g/w0.0123456789ab")
-    return [
-        Kept(frame_of("g/w0.0123456789ab", at, start, encode_record(one), b"", b""), "2026-11-25")
-        for at, one in enumerate(records)
-    ]
+    chain = ChainedJournal()
+    return [Kept(chain.sealed(encode_record(one)), DAY) for one in records]
 
 
 def recompute(
