@@ -10,8 +10,8 @@ goes where this process logs.
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import suppress
+import subprocess
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -30,7 +30,6 @@ from gateway.errors import (
     Stopping,
 )
 from gateway.evidence.asked import Asked
-from gateway.tasks import Tasks
 
 AT_ONCE: Final = 2
 """Jobs that run at the same time; the machine also serves."""
@@ -38,7 +37,6 @@ _CHUNK = 64 * 1024
 _LOG = 1
 _ERROR = b'{"error":'
 _LONGEST_ERROR = 1024 * 1024
-_END_SECONDS = 2.0
 _KINDS: Final[Mapping[str, type[GatewayError]]] = {
     kind.code: kind for kind in (AuditUnavailable, CannotReplay, DocumentNotFound, InvalidInput, RulesUnavailable)
 }
@@ -64,11 +62,26 @@ class _Line(Struct, frozen=True):
 
 
 class Job:
-    """One job under way. Whoever has it calls `kill` in the end, however it ended."""
+    """One job under way; `gone` is called when its process has ended.
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    Whoever has it calls `kill` in the end, however it ended.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], gone: Callable[["Job"], None]) -> None:
         self._process = process
+        self._reader = asyncio.StreamReader()
+        self._pipe: asyncio.ReadTransport | None = None
+        self._gone = gone
+        self._exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._first = b""
+        descriptor = os.pidfd_open(process.pid)
+        asyncio.get_running_loop().add_reader(descriptor, self._reap, descriptor)
+
+    def _reap(self, descriptor: int) -> None:
+        asyncio.get_running_loop().remove_reader(descriptor)
+        os.close(descriptor)
+        self._exit.set_result(self._process.wait())
+        self._gone(self)
 
     @property
     def pid(self) -> int:
@@ -77,36 +90,43 @@ class Job:
 
     async def begin(self) -> None:
         """Wait for the first that it says. Raises what it could not do, if that is all it says."""
-        while len(self._first) < len(_ERROR) and (chunk := await self._read()):
+        loop = asyncio.get_running_loop()
+        self._pipe, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(self._reader), self._process.stdout
+        )
+        while len(self._first) < len(_ERROR) and (chunk := await self._reader.read(_CHUNK)):
             self._first += chunk
         if self._first.startswith(_ERROR):
-            while len(self._first) < _LONGEST_ERROR and (chunk := await self._read()):
+            while len(self._first) < _LONGEST_ERROR and (chunk := await self._reader.read(_CHUNK)):
                 self._first += chunk
             raise _error_of(self._first)
         if not self._first:
-            raise _ended_early(await self._process.wait())
+            raise _ended_early(await self.ended())
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield what it writes, as it comes; should it die, the last line says so."""
         last = self._first
         yield self._first
-        while chunk := await self._read():
+        while chunk := await self._reader.read(_CHUNK):
             last = chunk
             yield chunk
-        code = await self._process.wait()
+        code = await self.ended()
         if code not in (0, 1):
             error = _ended_early(code)
             start = b"" if last.endswith(b"\n") else b"\n"
             yield start + orjson.dumps({"error": {"code": error.code, "message": error.message}}) + b"\n"
 
     def kill(self) -> None:
-        """End it now, if it has not ended."""
-        with suppress(ProcessLookupError):
-            self._process.kill()
+        """End it now, if it has not ended; what it has written and nobody has read is gone."""
+        self._process.kill()
+        if self._pipe is not None:
+            self._pipe.close()
+        elif self._process.stdout is not None:
+            self._process.stdout.close()
 
-    async def _read(self) -> bytes:
-        assert self._process.stdout is not None
-        return await self._process.stdout.read(_CHUNK)
+    async def ended(self) -> int:
+        """Wait until it has ended and return its exit code, negative for a signal."""
+        return await asyncio.shield(self._exit)
 
 
 class JobRunner:
@@ -116,15 +136,13 @@ class JobRunner:
         self._command = command
         self._settings = settings
         self._running: set[Job] = set()
-        self._starting = 0
         self._closed = False
-        self._tasks = Tasks()
 
     def check(self) -> None:
         """Raise `Overloaded` when no job can be started now, `Stopping` when none ever will."""
         if self._closed:
             raise Stopping("the gateway is stopping; ask again when it is back")
-        if len(self._running) + self._starting >= AT_ONCE:
+        if len(self._running) >= AT_ONCE:
             raise Overloaded(
                 f"{AT_ONCE} jobs (verify, recompute, replay, export) are running already; try again when one has ended"
             )
@@ -137,11 +155,7 @@ class JobRunner:
             GatewayError: what the job could not do.
         """
         self.check()
-        self._starting += 1
-        try:
-            job = await self._spawn(name, asked)
-        finally:
-            self._starting -= 1
+        job = self._spawn(name, asked)
         try:
             await job.begin()
         except BaseException:
@@ -152,30 +166,23 @@ class JobRunner:
     async def close(self) -> None:
         """End every job; none is started any more."""
         self._closed = True
-        for job in list(self._running):
+        running = list(self._running)
+        for job in running:
             job.kill()
-        await self._tasks.drain(_END_SECONDS)
+        await asyncio.gather(*(job.ended() for job in running))
 
-    async def _spawn(self, name: str, asked: Asked) -> Job:
+    def _spawn(self, name: str, asked: Asked) -> Job:
         order = Order(os.getpid(), msgspec.Raw(self._settings), msgspec.Raw(msgspec.json.encode(asked)))
-        process = await asyncio.create_subprocess_exec(
-            *self._command, name, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=_LOG
-        )
-        job = Job(process)
+        # Not a pipe: what is asked may be longer than one holds, and this process must not wait until it is read.
+        with os.fdopen(os.memfd_create("order"), "w+b") as paper:
+            paper.write(msgspec.json.encode(order))
+            paper.seek(0)
+            process = subprocess.Popen(  # noqa: S603 - our own command, no shell
+                [*self._command, name], stdin=paper, stdout=subprocess.PIPE, stderr=_LOG
+            )
+        job = Job(process, self._running.discard)
         self._running.add(job)
-        self._tasks.start(f"job {name}", self._watch(job, process))
-        if self._closed:
-            job.kill()
-        assert process.stdin is not None
-        with suppress(BrokenPipeError, ConnectionResetError):  # it died at once; then reading says so
-            process.stdin.write(msgspec.json.encode(order))
-            await process.stdin.drain()
-        process.stdin.close()
         return job
-
-    async def _watch(self, job: Job, process: asyncio.subprocess.Process) -> None:
-        await process.wait()
-        self._running.discard(job)
 
 
 def _error_of(line: bytes) -> GatewayError:
