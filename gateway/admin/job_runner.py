@@ -11,7 +11,7 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -138,6 +138,11 @@ class JobRunner:
         self._running: set[Job] = set()
         self._closed = False
 
+    @property
+    def running(self) -> Collection[Job]:
+        """The jobs that are under way."""
+        return tuple(self._running)
+
     def check(self) -> None:
         """Raise `Overloaded` when no job can be started now, `Stopping` when none ever will."""
         if self._closed:
@@ -166,7 +171,7 @@ class JobRunner:
     async def close(self) -> None:
         """End every job; none is started any more."""
         self._closed = True
-        running = list(self._running)
+        running = self.running
         for job in running:
             job.kill()
         await asyncio.gather(*(job.ended() for job in running))

@@ -61,6 +61,7 @@ class Admin:
         own_journal: Journal,
         audit: SqliteAudit,
         board: Board,
+        jobs: JobRunner,
         stop_recorder: Callable[[], Awaitable[None]],
     ) -> None:
         self.http = http
@@ -70,6 +71,7 @@ class Admin:
         self.own_journal = own_journal
         self.audit = audit
         self.board = board
+        self.jobs = jobs
         self.stop_recorder = stop_recorder
         self.troubles: list[str] = []
 
@@ -220,6 +222,7 @@ async def _admin(url: str, folder: Path) -> AsyncIterator[Admin]:
             own_journal=own_journal,
             audit=audit,
             board=board,
+            jobs=jobs,
             stop_recorder=stop_recorder,
         )
         app = build_admin(control, parts, book, lambda: [*watch.troubles(), *at.troubles])
