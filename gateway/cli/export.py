@@ -40,6 +40,8 @@ class _Records(Protocol):
 
     def add(self, line: bytes) -> None: ...
 
+    def finish(self) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -52,8 +54,11 @@ class _JsonLines:
     def add(self, line: bytes) -> None:
         self._file.write(line + b"\n")
 
-    def close(self) -> None:
+    def finish(self) -> None:
         self._file.flush()
+
+    def close(self) -> None:
+        pass
 
 
 def register(commands: typer.Typer) -> None:
@@ -96,8 +101,11 @@ def _exported(client: AdminClient, params: dict[str, str], file_format: Format, 
         if heading is None:
             raise Unreachable(f"{client.url} does not answer with an export", "Check --admin-url.")
         into: _Records = ParquetLines(file, heading["columns"]) if file_format is Format.PARQUET else _JsonLines(file)
-        records = _copy(lines, into, shown, heading["records"])
-        into.close()
+        try:
+            records = _copy(lines, into, shown, heading["records"])
+            into.finish()
+        finally:
+            into.close()
     return records
 
 

@@ -12,7 +12,8 @@ import orjson
 
 from gateway.cli.failures import CommandFailed
 
-_GROUP_ROWS = 20_000
+GROUP_ROWS: Final = 20_000
+"""Records of one row group, if they are small."""
 _GROUP_BYTES = 32 * 2**20
 
 
@@ -41,7 +42,7 @@ def check_pyarrow() -> None:
 class ParquetLines:
     """Writes records, each a JSON object, to a Parquet file with an export's columns (`name`, `type` of each)."""
 
-    def __init__(self, file: BinaryIO, columns: Sequence[Mapping[str, str]]) -> None:
+    def __init__(self, file: BinaryIO, columns: Sequence[Mapping[str, str]], group_rows: int = GROUP_ROWS) -> None:
         import pyarrow as arrow  # noqa: PLC0415 - as above
         from pyarrow import parquet  # noqa: PLC0415
 
@@ -64,17 +65,21 @@ class ParquetLines:
         self._writer = parquet.ParquetWriter(file, self._schema, compression="zstd")
         self._rows: list[dict[str, Any]] = []
         self._bytes = 0
+        self._group_rows = group_rows
 
     def add(self, line: bytes) -> None:
         """Write a record, now or with those to come."""
         self._rows.append(orjson.loads(line))
         self._bytes += len(line)
-        if len(self._rows) >= _GROUP_ROWS or self._bytes >= _GROUP_BYTES:
+        if len(self._rows) >= self._group_rows or self._bytes >= _GROUP_BYTES:
             self._write_group()
 
-    def close(self) -> None:
-        """Write what is left, and the end of the file."""
+    def finish(self) -> None:
+        """Write what is left of the records."""
         self._write_group()
+
+    def close(self) -> None:
+        """Write the end of the file; also when it is not to be kept, or pyarrow would, when it is closed already."""
         self._writer.close()
 
     def _write_group(self) -> None:
