@@ -228,11 +228,11 @@ class _Verification:
         """Look at the rows after the last one that is covered: only the newest records of a journal may be there."""
         rows, continuity = self._rows_of(journal), self._continuity_of(journal)
         self._outside(rows, rows.last + 1, "")
-        if rows.next is None:
+        first = row = rows.next
+        if first is None:
             return
-        why = self._no_tail(journal, rows.next.sequence)
-        first, count = rows.next, 0
-        while (row := rows.next) is not None:
+        why, count = self._no_tail(journal, first.sequence), 0
+        while row is not None:
             if not why:
                 continuity.go_to(row.sequence, row.previous, "")
                 if row.damage:
@@ -241,6 +241,7 @@ class _Verification:
             continuity.last, continuity.chain = max(continuity.last, row.sequence), chain_after(row)
             count += 1
             rows.advance()
+            row = rows.next
         if why:
             self._findings.add(Finding(why, "", journal, first.sequence, read_record_id(first.sealed)))
         else:
