@@ -7,7 +7,7 @@ import apsw
 import pytest
 
 from gateway.errors import AuditUnavailable
-from gateway.ports import DocumentChange, Revision
+from gateway.ports import DocumentChange, Head, Revision
 from gateway.stores import revisions_sqlite
 from gateway.stores.audit_sqlite import SqliteAudit
 from gateway.stores.revisions_sqlite import SqliteRevisions
@@ -40,8 +40,28 @@ def test_nobody_else_may_read_the_file(archive: SqliteRevisions, path: Path) -> 
 
 
 def test_what_is_kept_is_synced(archive: SqliteRevisions) -> None:
-    assert archive._file._writer.pragma("journal_mode") == "wal"
-    assert archive._file._writer.pragma("synchronous") == 2
+    with archive._file.writer() as connection:
+        assert connection.pragma("journal_mode") == "wal"
+        assert connection.pragma("synchronous") == 2
+
+
+def test_another_process_reads_what_is_kept_and_changes_nothing(archive: SqliteRevisions, path: Path) -> None:
+    reading = SqliteRevisions(path, read_only=True)
+    archive.keep("e", _revisions(1, 3))
+    assert reading.kept() == Head("e", 3)
+    with pytest.raises(AuditUnavailable, match="only read here"):
+        reading.keep("e", _revisions(4, 4))
+    reading.close()
+    archive.keep("e", _revisions(4, 4))
+
+
+def test_an_archive_that_is_only_read_has_to_be_there_and_be_one(tmp_path: Path) -> None:
+    with pytest.raises(AuditUnavailable, match="unable to open"):
+        SqliteRevisions(tmp_path / "nothing.db", read_only=True)
+    assert not (tmp_path / "nothing.db").exists()
+    apsw.Connection(str(tmp_path / "empty.db")).close()
+    with pytest.raises(AuditUnavailable, match="something else"):
+        SqliteRevisions(tmp_path / "empty.db", read_only=True)
 
 
 def test_the_file_of_another_store_is_refused(path: Path) -> None:

@@ -1,0 +1,12 @@
+"""Times as people and programs read them.
+
+Belongs here: Unix time to text. Never here: a clock, or text to time (who takes text knows what it may be).
+"""
+
+from datetime import UTC, datetime
+
+
+def moment(at_ns: int) -> str:
+    """Return a time (Unix ns) for people and programs: RFC 3339 in UTC, to the microsecond."""
+    second = datetime.fromtimestamp(at_ns // 1_000_000_000, UTC)
+    return f"{second:%Y-%m-%dT%H:%M:%S}.{at_ns % 1_000_000_000 // 1000:06d}Z"
