@@ -60,7 +60,7 @@ def test_an_archive_that_is_only_read_has_to_be_there_and_be_one(tmp_path: Path)
         SqliteRevisions(tmp_path / "nothing.db", read_only=True)
     assert not (tmp_path / "nothing.db").exists()
     apsw.Connection(str(tmp_path / "empty.db")).close()
-    with pytest.raises(AuditUnavailable, match="something else"):
+    with pytest.raises(AuditUnavailable, match="is still empty"):
         SqliteRevisions(tmp_path / "empty.db", read_only=True)
 
 
