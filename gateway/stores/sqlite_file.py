@@ -45,10 +45,55 @@ class Schema(Struct, frozen=True):
     settings: str = ""
 
 
-class SqliteFile:
-    """The file at `path`, made if there is none. Every call may come from any thread.
+class NotThere(AuditUnavailable):
+    """There is no such file, or nothing was committed to it yet."""
 
-    With `read_only` it has to be there, made by another process that may be writing, and is only read.
+
+class Damaged(AuditUnavailable):
+    """What stands in the file is not what SQLite, or we, would have written."""
+
+
+def failed(path: Path, schema: Schema, error: Exception) -> AuditUnavailable:
+    """Return what to raise for an error of SQLite."""
+    damaged = isinstance(error, apsw.CorruptError | apsw.NotADBError | UnicodeDecodeError)
+    return (Damaged if damaged else AuditUnavailable)(f"the {schema.name} {path} failed: {error}")
+
+
+def open_for_reading(path: Path, schema: Schema) -> apsw.Connection:
+    """Return a connection that only reads; the caller closes it.
+
+    It is opened for writing nevertheless: only then does the last connection to a file take the file's log away.
+
+    Raises:
+        NotThere: there is nothing to read, yet or any more.
+        Damaged: it is a file of something else, or none of SQLite's.
+        AuditUnavailable: it cannot be opened.
+    """
+    try:
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    except apsw.Error as error:
+        if not path.exists():
+            raise NotThere(f"the {schema.name} {path} is not there") from None
+        raise failed(path, schema, error) from error
+    try:
+        connection.set_busy_timeout(_BUSY_MS)
+        connection.execute("PRAGMA query_only = 1")
+        if (mark := connection.pragma("application_id")) != schema.application_id:
+            empty = mark == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").get == 0
+            raise NotThere(f"the {schema.name} {path} is still empty") if empty else _something_else(path, schema)
+        if (found := connection.pragma("user_version")) != schema.version:
+            raise _other_version(path, schema, found)
+    except apsw.Error as error:
+        connection.close()
+        raise failed(path, schema, error) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+class SqliteFile:
+    """The file at `path`, made if there is none unless `read_only`. Every call may come from any thread.
 
     Raises (construction and every call):
         AuditUnavailable: SQLite cannot do it; nothing is half done.
@@ -62,12 +107,7 @@ class SqliteFile:
         self._closed = threading.Event()
         self._writer: apsw.Connection | None = None
         if read_only:
-            try:
-                with self.reader() as connection:
-                    self._check_schema(connection, connection.pragma("user_version"))
-            except AuditUnavailable:
-                self.close()
-                raise
+            self._idle.append(open_for_reading(path, schema))
             return
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -80,9 +120,9 @@ class SqliteFile:
     @contextmanager
     def writer(self) -> Iterator[apsw.Connection]:
         """Lend the connection for writing; one thread has it at a time."""
+        if self._writer is None:
+            raise AuditUnavailable(f"the {self._schema.name} {self._path} was opened for reading only")
         with self._writing, self._translated():
-            if self._writer is None:
-                raise AuditUnavailable(f"the {self._schema.name} {self._path} is only read here")
             yield self._writer
 
     @contextmanager
@@ -107,8 +147,7 @@ class SqliteFile:
             try:
                 connection = self._idle.pop()
             except IndexError:
-                connection = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READONLY)
-                connection.set_busy_timeout(_BUSY_MS)
+                connection = open_for_reading(self._path, self._schema)
             try:
                 yield connection
             finally:
@@ -120,17 +159,17 @@ class SqliteFile:
         """Close the file; a look-up that is under way ends first in its own thread. May be called again."""
         with self._writing:
             self._closed.set()
+            while self._idle:
+                self._idle.pop().close()
             if self._writer is not None:
                 self._writer.close()
-        while self._idle:
-            self._idle.pop().close()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except apsw.Error as error:
-            raise AuditUnavailable(f"the {self._schema.name} {self._path} failed: {error}") from error
+        except (apsw.Error, UnicodeDecodeError) as error:
+            raise failed(self._path, self._schema, error) from error
 
     def _open(self) -> apsw.Connection:
         connection = apsw.Connection(str(self._path))
@@ -152,29 +191,27 @@ class SqliteFile:
             connection.execute(schema.statements)
             self._mark(connection)
             return
-        self._check_owner(connection)
+        if connection.pragma("application_id") != schema.application_id:
+            raise _something_else(self._path, schema)
         while found in schema.changes:
             connection.execute(schema.changes[found])
             found += 1
-        self._check_schema(connection, found)
-        self._mark(connection)
-
-    def _check_owner(self, connection: apsw.Connection) -> None:
-        if connection.pragma("application_id") != self._schema.application_id:
-            raise AuditUnavailable(
-                f"{self._path} is an SQLite file of something else; name another file for the {self._schema.name}"
-            )
-
-    def _check_schema(self, connection: apsw.Connection, found: object) -> None:
-        self._check_owner(connection)
-        schema = self._schema
         if found != schema.version:
-            raise AuditUnavailable(
-                f"the {schema.name} {self._path} has schema {found} and this Pointsman knows schema {schema.version}; "
-                "run the version that made it, or a newer one"
-            )
+            raise _other_version(self._path, schema, found)
+        self._mark(connection)
 
     def _mark(self, connection: apsw.Connection) -> None:
         connection.execute(
             f"PRAGMA application_id = {self._schema.application_id}; PRAGMA user_version = {self._schema.version}"
         )
+
+
+def _something_else(path: Path, schema: Schema) -> AuditUnavailable:
+    return Damaged(f"{path} is an SQLite file of something else; name another file for the {schema.name}")
+
+
+def _other_version(path: Path, schema: Schema, found: int) -> AuditUnavailable:
+    return AuditUnavailable(
+        f"the {schema.name} {path} has schema {found} and this Pointsman knows schema {schema.version}; "
+        "run the version that made it, or a newer one"
+    )
