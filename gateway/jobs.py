@@ -2,8 +2,8 @@
 
 `python -m gateway.jobs NAME` reads what is asked, and the settings, from its standard input, and answers on its
 standard output with lines of JSON: `{"progress": {"done", "total"}}` now and then, and at the end either
-`{"result": …}` or `{"error": {"code", "message"}}`. An export has a form of its own (`evidence.exporting`). It writes
-nothing else anywhere: the stores are only read.
+`{"result": …}` or `{"error": {"code", "message"}}`. An export has a form of its own (`evidence.exporting`). The stores
+are only read.
 
 It runs at a low priority, and ends at once with SIGTERM, or when the process that started it ends.
 
@@ -18,6 +18,8 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, Final
 
 import msgspec
@@ -39,19 +41,22 @@ from gateway.errors import (
     RulesUnavailable,
 )
 from gateway.evidence import exporting
-from gateway.evidence.asked import JOBS, Asked, ReplayAsked
+from gateway.evidence.asked import JOBS, Asked, ReplayAsked, VerifyAsked
 from gateway.evidence.bench import Bench
+from gateway.evidence.keys import PUBLIC_KEY, parse_public_keys, read_public_keys
 from gateway.evidence.recompute import Recomputation
 from gateway.evidence.replay import Replaying
 from gateway.evidence.rules_log import compare_archive
 from gateway.evidence.trial import TrialRun
+from gateway.evidence.verification import Against, verify
+from gateway.evidence.witness import FILE as WITNESS
 from gateway.lifeline import end_with
 from gateway.ports import AuditStore, DocumentName, RevisionArchive, RulesStore
 from gateway.protocols.oip_v2 import OipV2
 from gateway.protocols.oip_v2_answers import read_answer
 from gateway.stores.revisions_sqlite import SqliteRevisions
 from gateway.stores.rules_redis import RedisRules
-from gateway.times import moment
+from gateway.times import day_of, moment
 from routing import RouteRules
 
 _NICENESS = 10
@@ -185,8 +190,36 @@ async def _model_of(parts: Parts, asked: ReplayAsked) -> str:
     return models[0]
 
 
+async def _verify(parts: Parts, asked: Asked, lines: Lines) -> None:
+    assert isinstance(asked, VerifyAsked)
+    keys = parts.settings.data_dir / "keys"
+    with TemporaryDirectory(prefix="pointsman-") as folder:
+        exported = None
+        if asked.checkpoints is not None:
+            exported = Path(folder) / "checkpoints"
+            exported.write_text(asked.checkpoints, encoding="utf-8")
+        against = Against(
+            gateway=parts.settings.gateway,
+            own=read_public_keys(keys / PUBLIC_KEY)[0],
+            witness=keys / WITNESS,
+            journals=parts.settings.data_dir / "journal",
+            public_keys=parse_public_keys(asked.public_keys) if asked.public_keys is not None else (),
+            exported=exported,
+            first_day=day_of(asked.since_ns) if asked.since_ns is not None else "",
+            last_day=day_of(asked.until_ns - 1) if asked.until_ns is not None else "",
+        )
+        lines.progress(0, 0)
+        verdict = verify(parts.store, against, lines.progress)
+    lines.result({**msgspec.to_builtins(verdict), "holds": verdict.holds})
+
+
 Work = Callable[[Parts, Asked, Lines], Awaitable[None]]
-_WORK: Final[Mapping[str, Work]] = {"recompute": _recompute, "export": _export, "replay": _replay}
+_WORK: Final[Mapping[str, Work]] = {
+    "recompute": _recompute,
+    "export": _export,
+    "replay": _replay,
+    "verify": _verify,
+}
 
 
 async def run_job(name: str, settings: Settings, asked: Asked, lines: Lines) -> None:

@@ -10,3 +10,8 @@ def moment(at_ns: int) -> str:
     """Return a time (Unix ns) for people and programs: RFC 3339 in UTC, to the microsecond."""
     second = datetime.fromtimestamp(at_ns // 1_000_000_000, UTC)
     return f"{second:%Y-%m-%dT%H:%M:%S}.{at_ns % 1_000_000_000 // 1000:06d}Z"
+
+
+def day_of(at_ns: int) -> str:
+    """Return the UTC day of a time (Unix ns), such as `2026-11-25`."""
+    return f"{datetime.fromtimestamp(at_ns // 1_000_000_000, UTC):%Y-%m-%d}"

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from gateway.admin.audit import LISTING, Audit
 from gateway.admin.audit_parts import AuditParts
 from gateway.admin.changes import Changes
-from gateway.admin.evidence import REPLAY, STRETCH, Evidence
+from gateway.admin.evidence import DAYS, REPLAY, STRETCH, Evidence
 from gateway.admin.parameters import TERMS, check_parameters
 from gateway.admin.past import Past
 from gateway.admin.privacy import Privacy
@@ -91,6 +91,7 @@ def build_admin(
         "/admin/v1/rules/accept": {"POST": Call(state.accept)},
         "/admin/v1/audit/requests/{id:path}": {"GET": Call(look_ups.request)},
         "/admin/v1/audit/records": {"GET": Call(look_ups.records, LISTING)},
+        "/admin/v1/audit/verify": {"POST": Call(evidence.verify, DAYS)},
         "/admin/v1/audit/recompute": {"POST": Call(evidence.recompute, STRETCH)},
         "/admin/v1/audit/replay": {"POST": Call(evidence.replay, REPLAY)},
         "/admin/v1/audit/export": {"GET": Call(evidence.export, STRETCH)},

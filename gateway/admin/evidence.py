@@ -1,4 +1,4 @@
-"""Evidence over HTTP: decisions taken again, recorded inputs run again, records to take away.
+"""Evidence over HTTP: the log verified, decisions taken again, recorded inputs run again, records to take away.
 
 Belongs here: one handler per call of the admin API's table. Never here: the work, which a process of its own does.
 
@@ -9,24 +9,36 @@ once, is answered as a problem, before any stream begins. Each call leaves a con
 
 import asyncio
 from contextlib import suppress
+from hashlib import sha256
+from typing import Any
 
 import msgspec
+from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from gateway.admin.audit import CATCH_UP_SECONDS
 from gateway.admin.audit_parts import AuditParts
-from gateway.admin.bodies import read_nothing
+from gateway.admin.bodies import MANY_BYTES, read_body, read_nothing
 from gateway.admin.job_runner import Job
 from gateway.admin.parameters import named, truth, whole
 from gateway.admin.requests import actor_of, comment_of
 from gateway.admin.times import moment_of
 from gateway.controlplane import ControlPlane
 from gateway.errors import AuditUnavailable, InvalidInput, RulesUnavailable
-from gateway.evidence.asked import LARGEST_SAMPLE, USUAL_SAMPLE, Asked, ExportAsked, RecomputeAsked, ReplayAsked
+from gateway.evidence.asked import (
+    LARGEST_SAMPLE,
+    USUAL_SAMPLE,
+    Asked,
+    ExportAsked,
+    RecomputeAsked,
+    ReplayAsked,
+    VerifyAsked,
+)
 
-STRETCH = ("from", "to", "model")
+DAYS = ("from", "to")
+STRETCH = (*DAYS, "model")
 REPLAY = ("id", "version", "allow_backend", *STRETCH, "sample")
 
 
@@ -36,6 +48,15 @@ class Evidence:
     def __init__(self, control: ControlPlane, parts: AuditParts) -> None:
         self._control = control
         self._parts = parts
+
+    async def verify(self, request: Request) -> Response:
+        """Verify that nothing was edited, by what the body brings from outside. Raises what `_start` does."""
+        body = await read_body(request, VerifyBody, MANY_BYTES)
+        since_ns, until_ns = _times_of(request)
+        asked = VerifyAsked(
+            since_ns=since_ns, until_ns=until_ns, checkpoints=body.checkpoints, public_keys=body.public_keys
+        )
+        return await self._start(request, "verify", asked)
 
     async def recompute(self, request: Request) -> Response:
         """Decide every request of a stretch again. Raises what `_start` does."""
@@ -64,11 +85,17 @@ class Evidence:
         await asyncio.to_thread(self._parts.recorder.catch_up, CATCH_UP_SECONDS)
         with suppress(RulesUnavailable, AuditUnavailable):  # then the archive has to do as it is
             await self._control.archivist.catch_up()
-        details = {key: value for key, value in msgspec.to_builtins(asked).items() if value not in (None, False, 0)}
         await self._parts.records.keep(
-            f"audit.{name}", actor_of(request), details, comment=comment_of(request), model=asked.model or ""
+            f"audit.{name}", actor_of(request), _told(asked), comment=comment_of(request), model=asked.model or ""
         )
         return JobAnswer(await jobs.start(name, asked))
+
+
+class VerifyBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an auditor has from outside: exported checkpoints (lines of JSON), and public keys (PEM)."""
+
+    checkpoints: str | None = None
+    public_keys: str | None = None
 
 
 class JobAnswer(StreamingResponse):
@@ -86,6 +113,15 @@ class JobAnswer(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._job.kill()
+
+
+def _told(asked: Asked) -> dict[str, Any]:
+    """Return what a control record says of a question; of texts that came with it, their SHA-256."""
+    given = {name: value for name, value in msgspec.to_builtins(asked).items() if value not in (None, False, 0)}
+    for name in ("checkpoints", "public_keys"):
+        if name in given:
+            given[f"{name}_sha256"] = sha256(given.pop(name).encode()).hexdigest()
+    return given
 
 
 def _stretch_of(request: Request, kind: type[RecomputeAsked] | type[ExportAsked]) -> Asked:

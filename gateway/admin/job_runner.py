@@ -25,6 +25,7 @@ from gateway.errors import (
     GatewayError,
     InternalError,
     InvalidInput,
+    KeyUnusable,
     Overloaded,
     RulesUnavailable,
     Stopping,
@@ -38,7 +39,8 @@ _LOG = 1
 _ERROR = b'{"error":'
 _LONGEST_ERROR = 1024 * 1024
 _KINDS: Final[Mapping[str, type[GatewayError]]] = {
-    kind.code: kind for kind in (AuditUnavailable, CannotReplay, DocumentNotFound, InvalidInput, RulesUnavailable)
+    kind.code: kind
+    for kind in (AuditUnavailable, CannotReplay, DocumentNotFound, InvalidInput, KeyUnusable, RulesUnavailable)
 }
 
 

@@ -19,6 +19,7 @@ from gateway.errors import ArtifactError, ChangeError, GatewayError, InvalidDocu
 STATUSES: Mapping[str, int] = {
     "malformed_body": 400,
     "invalid_input": 400,
+    "key_unusable": 400,
     "not_found": 404,
     "unknown_model": 404,
     "unknown_version": 404,

@@ -48,10 +48,13 @@ class ReplayAsked(Asked, frozen=True, kw_only=True):
 
 
 class VerifyAsked(Asked, frozen=True, kw_only=True):
-    """Verify the log from one time to another. `checkpoints` and `public_key` are the texts of files from outside."""
+    """Verify what was recorded on the days from one time to another; the model does not count.
+
+    `checkpoints` is the text of a file of exported checkpoints, `public_keys` the keys (PEM) that the auditor trusts.
+    """
 
     checkpoints: str | None = None
-    public_key: str | None = None
+    public_keys: str | None = None
 
 
 JOBS: Final[Mapping[str, type[Asked]]] = {

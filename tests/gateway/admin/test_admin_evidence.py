@@ -8,6 +8,7 @@ from typing import Any
 import apsw
 import pytest
 
+from gateway.evidence.exported import encode_line
 from gateway.record import Attempt
 from routing import parse_route, resolve, unit_digest
 from routing.types import Facts
@@ -85,6 +86,55 @@ def test_an_archive_that_was_changed_is_found_by_the_log(with_admin: WithAdmin, 
         connection.close()
         result = lines_of(await at.http.post(f"{AUDIT}/recompute"))[-1]["result"]
         assert [one["revision"] for one in result["archive"]["differences"]] == [3]
+
+    with_admin(test)
+
+
+# ── verify ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def sealed(at: Any) -> None:
+    """Have some records in the store, and a checkpoint over them."""
+    await serve(at, 5)
+    await at.http.get(f"{AUDIT}/records")  # which waits for the recorder
+    await at.stop_recorder()
+
+
+def test_a_log_that_nobody_touched_holds(with_admin: WithAdmin, tmp_path: Path) -> None:
+    async def test(at: Any) -> None:
+        await with_route(at)
+        await sealed(at)
+        outside = b"\n".join(encode_line(one) for one in at.audit.checkpoints()).decode()
+        keys = (tmp_path / "keys" / "public-key.pem").read_text(encoding="ascii")
+        for body in ({}, {"checkpoints": outside, "public_keys": keys}):
+            verdict = lines_of(await at.http.post(f"{AUDIT}/verify", json=body))[-1]["result"]
+            assert (verdict["holds"], verdict["findings"]) == (True, [])
+            assert (verdict["records"] >= 5, verdict["checkpoints"] >= 1) == (True, True)
+
+    with_admin(test)
+
+
+def test_a_record_that_was_edited_is_named(with_admin: WithAdmin, tmp_path: Path) -> None:
+    async def test(at: Any) -> None:
+        await with_route(at)
+        await sealed(at)
+        [day] = (tmp_path / "audit").glob("2*.db")
+        connection = apsw.Connection(str(day))
+        connection.execute("UPDATE parts SET response = CAST(response || 'x' AS BLOB) WHERE number = 2")
+        connection.close()
+        verdict = lines_of(await at.http.post(f"{AUDIT}/verify"))[-1]["result"]
+        assert not verdict["holds"]
+        assert verdict["count"] >= 1
+
+    with_admin(test)
+
+
+def test_a_key_from_outside_that_is_none_is_refused(with_admin: WithAdmin) -> None:
+    async def test(at: Any) -> None:
+        answer = await at.http.post(f"{AUDIT}/verify", json={"public_keys": "no key"})
+        assert (answer.status_code, answer.json()["code"]) == (400, "key_unusable")
+        answer = await at.http.post(f"{AUDIT}/verify", json={"keys": ""})
+        assert (answer.status_code, answer.json()["path"]) == (422, "keys")
 
     with_admin(test)
 
