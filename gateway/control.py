@@ -6,6 +6,7 @@ Belongs here: connecting those and ending them in order. Never here: request log
 
 import asyncio
 import socket
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -13,13 +14,16 @@ from contextlib import AsyncExitStack
 from gateway import logs
 from gateway.admin.app import build_admin
 from gateway.admin.audit_parts import AuditParts
+from gateway.admin.job_runner import JobRunner
 from gateway.assembly import audit_store, executor_factory, on_sigterm, redis_url, upstream_client
 from gateway.book import Book
 from gateway.catalog import Manifest, Signature
-from gateway.config import Settings
+from gateway.config import Settings, dump_settings
 from gateway.control_records import ControlRecords
 from gateway.controlplane import ControlPlane, StoreWatch
+from gateway.evidence.checkpointing import Checkpointer
 from gateway.evidence.erasure import Erasing
+from gateway.evidence.keys import open_key
 from gateway.evidence.pruning import Pruning
 from gateway.evidence.rules_log import RulesLog
 from gateway.gauges import BoardFolder
@@ -70,6 +74,8 @@ async def run_control(settings: Settings, listening: socket.socket) -> int:
             tell=RulesLog(records).tell,
         )
         pruning = Pruning(store, records, settings.audit)
+        jobs = JobRunner((sys.executable, "-m", "gateway.jobs"), dump_settings(settings))
+        stack.push_async_callback(jobs.close)
         parts = AuditParts(
             store=store,
             recorder=recorder,
@@ -78,6 +84,7 @@ async def run_control(settings: Settings, listening: socket.socket) -> int:
                 store, records, settings.data_dir / "journal", lambda: recorder.catch_up(_CATCH_UP_SECONDS)
             ),
             pruning=pruning,
+            jobs=jobs,
         )
         stack.push_async_callback(tasks.cancel)
         tasks.start("rules store", watch.run())
@@ -93,6 +100,8 @@ async def run_control(settings: Settings, listening: socket.socket) -> int:
 
 def _recorder(settings: Settings, store: AuditStore, book: Book, stack: AsyncExitStack) -> Recorder:
     """Return the recorder, running in a thread of its own until `stack` ends it."""
+    keys = settings.data_dir / "keys"
+    checkpoints = Checkpointer(store, open_key(keys), settings.gateway, keys, seconds=settings.audit.checkpoint_seconds)
     recorder = Recorder(
         settings.data_dir / "journal", store, checkpoints, book.observe, settings.audit.keep_segments_seconds
     )

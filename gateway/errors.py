@@ -34,12 +34,17 @@
     │   ├── CohortInUse             cohort_in_use
     │   ├── UnconfirmedChange       unconfirmed_change
     │   ├── TooManyMoves            too_many_moves
+    │   ├── CannotReplay            cannot_replay
     │   └── RulesUnavailable        rules_unavailable
     │       └── RulesInDoubt        rules_in_doubt
     ├── ArtifactError               a version's artifact cannot be used
     │   ├── ArtifactMissing         artifact_missing
     │   ├── DigestMismatch          digest_mismatch
     │   └── ArtifactInvalid         artifact_invalid
+    ├── EvidenceError               what a record is proven by cannot be made, or does not hold
+    │   ├── KeyUnusable             key_unusable
+    │   ├── NotCovered              not_covered
+    │   └── NotProven               not_proven
     └── SettingsError               settings
 
 Belongs here: what went wrong, in words that say what to do. Never here: status numbers of a protocol; each
@@ -297,6 +302,12 @@ class TooManyMoves(ChangeError):
     code = "too_many_moves"
 
 
+class CannotReplay(ChangeError):
+    """A record cannot be run again: its input was not kept whole, or its version is gone or changed."""
+
+    code = "cannot_replay"
+
+
 class RulesUnavailable(ChangeError):
     """Redis does not answer; rules in force stay in force, changes are refused."""
 
@@ -335,6 +346,30 @@ class ArtifactInvalid(ArtifactError):
     """The artifact has the right digest but is no model that can be run."""
 
     code = "artifact_invalid"
+
+
+class EvidenceError(GatewayError):
+    """What a record is proven by cannot be made, or does not hold."""
+
+    code = "not_proven"
+
+
+class KeyUnusable(EvidenceError):
+    """A key cannot be read, or is none that signs checkpoints. The message never holds any of it."""
+
+    code = "key_unusable"
+
+
+class NotCovered(EvidenceError):
+    """No checkpoint covers the record yet, or the contents that would have to be proven are no longer kept."""
+
+    code = "not_covered"
+
+
+class NotProven(EvidenceError):
+    """A receipt does not prove what it says. The message is the first reason why not."""
+
+    code = "not_proven"
 
 
 class SettingsError(GatewayError):
