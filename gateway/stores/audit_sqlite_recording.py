@@ -95,6 +95,12 @@ class Recording:
         with self._lock if day == newest else self._past, self._changing(day) as file:
             yield file
 
+    @contextmanager
+    def dropping(self) -> Iterator[None]:
+        """Keep everybody from changing a complete day meanwhile."""
+        with self._past:
+            yield
+
     def close(self) -> None:
         """Close what is open for writing. May be called again."""
         with self._lock:
@@ -178,7 +184,7 @@ class Recording:
                 if found is not None:
                     self._index.finish(day, chunk, found.keys, final=final, strays=found.strays)
                 if final and (extent := self._files.ask(day, extent_in)) is not None:
-                    self._index.keep_extents(day, extent.journals)
+                    self._index.complete(day, extent)
         except AuditUnavailable as error:
             logger().error("audit_index_behind", why=error.message)
             due = []
