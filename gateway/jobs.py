@@ -44,7 +44,7 @@ from gateway.evidence import exporting
 from gateway.evidence.asked import JOBS, Asked, ReplayAsked, VerifyAsked
 from gateway.evidence.bench import Bench
 from gateway.evidence.keys import PUBLIC_KEY, parse_public_keys, read_public_keys
-from gateway.evidence.recompute import Recomputation
+from gateway.evidence.recompute import Recomputation, Wanted
 from gateway.evidence.replay import Replaying
 from gateway.evidence.rules_log import compare_archive
 from gateway.evidence.trial import TrialRun
@@ -106,9 +106,16 @@ class Parts(Struct, frozen=True):
     past: Past
     stack: AsyncExitStack
 
-    async def rules_then(self, model: str, revision: int, cohort_revision: int | None) -> RouteRules:
-        """Return the rules that a record was decided by."""
-        return (await self.past.rules_at(model, revision, cohort_revision)).parsed()
+    async def rules_then(self, wanted: Sequence[Wanted]) -> Mapping[Wanted, RouteRules | GatewayError]:
+        """Return the rules that records were decided by, or why nobody can tell what they were."""
+        found = dict(await self.past.rules_of(wanted))
+        told: dict[Wanted, RouteRules | GatewayError] = {}
+        for one in wanted:
+            try:
+                told[one] = (found.get(one) or await self.past.rules_at(*one)).parsed()
+            except (AuditUnavailable, DocumentNotFound, InvalidDocument, RulesUnavailable) as error:
+                told[one] = error
+        return told
 
     async def manifests_of(self, model: str, version: str, rules_revision: int | None) -> tuple[Manifest, ...]:
         """Return the manifests of a version that are known: of now, and as it was at a revision of the rules."""
