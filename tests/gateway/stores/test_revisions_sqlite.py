@@ -59,9 +59,9 @@ def test_an_archive_that_is_only_read_has_to_be_there_and_be_one(tmp_path: Path)
     with pytest.raises(AuditUnavailable, match="is not there"):
         SqliteRevisions(tmp_path / "nothing.db", read_only=True)
     assert not (tmp_path / "nothing.db").exists()
-    SqliteAudit(tmp_path).close()
-    with pytest.raises(AuditUnavailable, match="something else"):
-        SqliteRevisions(tmp_path / "index.db", read_only=True)
+    apsw.Connection(str(tmp_path / "empty.db")).close()
+    with pytest.raises(AuditUnavailable, match="is still empty"):
+        SqliteRevisions(tmp_path / "empty.db", read_only=True)
 
 
 def test_the_file_of_another_store_is_refused(path: Path) -> None:
@@ -82,8 +82,8 @@ def test_a_schema_of_a_later_version_is_refused_with_both_versions_named(archive
 def test_an_archive_that_stays_locked_says_so_and_works_when_the_lock_is_gone(
     archive: SqliteRevisions, path: Path
 ) -> None:
-    with archive._file.writer() as connection:
-        connection.set_busy_timeout(1)
+    assert archive._file._writer is not None
+    archive._file._writer.set_busy_timeout(1)
     other = apsw.Connection(str(path))
     try:
         other.execute("BEGIN IMMEDIATE")
@@ -114,9 +114,9 @@ def test_no_look_up_goes_through_every_revision_nor_sorts_them(
     archive: SqliteRevisions, statement: str, bindings: tuple[object, ...]
 ) -> None:
     archive.keep("e", _revisions(1, 500))
-    with archive._file.writer() as connection:
-        connection.execute("ANALYZE")
-        plan = [str(row[3]) for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", bindings)]
+    assert archive._file._writer is not None
+    archive._file._writer.execute("ANALYZE")
+    plan = [str(row[3]) for row in archive._file._writer.execute(f"EXPLAIN QUERY PLAN {statement}", bindings)]
     assert not [step for step in plan if "TEMP B-TREE" in step], plan
     # The newest row of all is the one that a scan by place meets first.
     scans = [step for step in plan if step.startswith("SCAN") and statement != revisions_sqlite._LAST]
