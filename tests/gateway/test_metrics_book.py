@@ -44,14 +44,15 @@ def _frame(**fields: object) -> Frame:
         "protocol": "oip-v2",
         "outcome": "served",
         "status": 200,
-        "request": Payload(0, "a" * 64),
-        "response": Payload(0, "b" * 64),
+        "request": Payload(0),
+        "response": Payload(0),
         "intended": "1",
         "served": "1",
         "attempts": (Attempt("1", "onnx", 400, 200),),
         "total_us": 2_000,
     }
-    return Frame("w0", 1, Record(**(given | fields)))  # type: ignore[arg-type]
+    record = Record(**(given | fields))  # type: ignore[arg-type]
+    return Frame("g/w0.0123456789ab", 1, b"", b"", b"", b"", b"", record)
 
 
 def _samples(book: Book) -> list[Sample]:

@@ -16,8 +16,8 @@ def _record(**fields: object) -> Record:
         "protocol": "oip-v2",
         "outcome": "served",
         "status": 200,
-        "request": Payload(2, "a" * 64, b"{}"),
-        "response": Payload(2, "b" * 64, b"[]"),
+        "request": Payload(2, bytes(range(32)), kept=True),
+        "response": Payload(2, bytes(32)),
     }
     return Record(**(given | fields))  # type: ignore[arg-type]
 
@@ -52,8 +52,22 @@ def test_a_record_is_read_as_it_was_written_when_every_field_is_filled() -> None
         worker="w0",
         trace_id="e" * 32,
         stale=True,
+        kept_headers={"x-team": "risk"},
+        action="audit.erase",
+        actor="ann",
+        comment="asked for",
+        details={"count": 3, "record_ids": ["r-1"], "of": {"unit": None, "share": 0.5}},
     )
+    assert all(getattr(record, name) != default for name, default in _defaults().items())
     assert decode_record(encode_record(record)) == record
+
+
+def _defaults() -> dict[str, object]:
+    return {
+        field.name: field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+        for field in msgspec.structs.fields(Record)
+        if not field.required
+    }
 
 
 def test_fields_of_default_value_take_no_room() -> None:
@@ -83,6 +97,8 @@ def test_bytes_that_are_no_record_are_refused(data: bytes) -> None:
 
 
 def test_text_that_is_no_unicode_is_kept_escaped_with_the_rest_untouched() -> None:
-    record = _record(model="a\udcffb", headers={"x\udc80": "y\ud800"}, request=Payload(1, "a" * 64, b"\xff\x00"))
+    record = _record(
+        model="a\udcffb", headers={"x\udc80": "y\ud800"}, request=Payload(1, b"\xff\x00" * 16, truncated=True)
+    )
     kept = decode_record(encode_record(record))
     assert kept == msgspec.structs.replace(record, model="a\\udcffb", headers={"x\\udc80": "y\\ud800"})
