@@ -65,6 +65,7 @@ class Book:
         self._stale = self._counter("pointsman_stale_requests_total")
         self._shadows = self._counter("pointsman_shadow_requests_total")
         self._shadow_latency = self._histogram("pointsman_shadow_latency_seconds")
+        self._actions = self._counter("pointsman_control_records_total")
         self._registry.register(self)
 
     def watch(self, recorder: HasLag) -> None:
@@ -74,6 +75,10 @@ class Book:
     def observe(self, frame: Frame) -> None:
         """Count one record."""
         record = frame.record
+        if record.role == "control":
+            with self._lock:
+                self._actions.of(record.action or "").inc()
+            return
         model, version = _labels(record)
         with self._lock:
             if record.role == "shadow":

@@ -13,22 +13,27 @@ Belongs here: cutting, redacting, committing. Never here: where the result is st
 
 import json
 import os
+import re
 from hashlib import sha256
 from typing import Any, Literal
 
 from msgspec import Struct
 
+from gateway.errors import GatewayError, ModelFailed, RequestError
 from gateway.record import Payload
 from routing.types import Capture
 
 REDACTED = "[redacted]"
 SALT_BYTES = 16
+_FIELD = re.compile(r"[a-z_]+(\[\d+\]|\.[a-z_]+)*", re.ASCII)
 _NO_DIGEST = bytes(32)
 _HEAD_BYTES = SALT_BYTES + 32
 
 
 class Contents(Struct, frozen=True):
-    """What a part holds: the SHA-256 (hex) of the whole body, "" when not all of it came, and the bytes that were kept."""
+    """What a part holds: the SHA-256 (hex) of the whole body, "" when not all of it came, and the bytes that were
+    kept.
+    """
 
     salt: bytes
     sha256: str
@@ -56,6 +61,25 @@ def capture(body: bytes, mode: Literal["full", "digest", "none"], policy: Captur
     commitment = sha256(salt + digest + kept_digest).digest()
     payload = Payload(len(body), commitment, True, len(cut) < len(kept), redacted)
     return payload, salt + digest + cut
+
+
+def told(error: GatewayError | None, policy: Capture) -> str | None:
+    """Return what a record says of an error: its message, or where bodies are not to be kept, only what is wrong where.
+
+    Messages about a body quote what stood there, which helps its sender and has no place in a record for ever.
+    """
+    if error is None:
+        return None
+    if not quotes_body(error, policy):
+        return error.message
+    field = error.message.partition(": ")[0]
+    where = field if _FIELD.fullmatch(field) else "the body"
+    return f"{where}: {error.code} (the route keeps what was sent out of its records)"
+
+
+def quotes_body(error: GatewayError | None, policy: Capture) -> bool:
+    """Tell whether an error may repeat parts of a body that the policy keeps out of records, wholly or in part."""
+    return isinstance(error, RequestError | ModelFailed) and (bool(policy.redact) or policy.request != "full")
 
 
 def capture_unseen(size: int) -> tuple[Payload, bytes]:

@@ -4,9 +4,9 @@
     chain(n) = SHA-256(chain(n-1) ‖ n as u64 big-endian ‖ sealed part of record n)
     leaf(n)  = SHA-256(0x00 ‖ journal's name ‖ 0x00 ‖ n as u64 big-endian ‖ chain(n))
 
-The tree over a batch of leaves, its root and its inclusion proofs are those of RFC 6962, section 2.1 (interior nodes are
-SHA-256(0x01 ‖ left ‖ right), the left subtree has the largest power of two of leaves that is smaller than all of them);
-proofs are checked by the algorithm of RFC 9162, section 2.1.3.2.
+The tree over a batch of leaves, its root and its inclusion proofs are those of RFC 6962, section 2.1 (interior nodes
+are SHA-256(0x01 ‖ left ‖ right), the left subtree has the largest power of two of leaves that is smaller than all of
+them); proofs are checked by the algorithm of RFC 9162, section 2.1.3.2.
 
 Belongs here: hashes in, hashes out. Never here: records, files, keys, signatures.
 """
@@ -24,7 +24,9 @@ def genesis(journal: str) -> bytes:
 
 
 def link(previous: bytes, sequence: int, sealed: bytes | memoryview) -> bytes:
-    """Return the chain (32 bytes) after record `sequence`, whose sealed part is `sealed`; `previous` is the one before."""
+    """Return the chain (32 bytes) after record `sequence`, whose sealed part is `sealed`; `previous` is the one
+    before.
+    """
     return sha256(b"".join((previous, sequence.to_bytes(8, "big"), sealed))).digest()
 
 
@@ -77,7 +79,8 @@ def root_of(leaves: Sequence[bytes]) -> bytes:
 
 
 def inclusion_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:
-    """Return the audit path of leaf `index`, from the leaf to the root: at most 64 hashes however many leaves there are.
+    """Return the audit path of leaf `index`, from the leaf to the root: at most 64 hashes however many leaves there
+    are.
 
     Raises:
         IndexError: there is no such leaf.

@@ -17,10 +17,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gateway.errors import SettingsError
+from gateway.settings_audit import AuditSettings
+from gateway.settings_kinds import Decimal, Group, Port, Whole
 from gateway.settings_words import dotted, misfit, no_such
 
 PREFIX = "POINTSMAN_"
@@ -29,29 +31,13 @@ _READ_ELSEWHERE = frozenset({CONFIG_VARIABLE, "POINTSMAN_ADMIN_URL", "POINTSMAN_
 _REDIS_SCHEMES = ("redis://", "rediss://", "redis+sentinel://", "rediss+sentinel://", "unix://")
 
 
-def _not_a_truth(value: object) -> object:
-    """Refuse true and false where a number is wanted; Python, and so pydantic, takes them for 1 and 0."""
-    if isinstance(value, bool):
-        raise ValueError("expected a number, not true or false")
-    return value
-
-
 def _redis_address(url: SecretStr) -> SecretStr:
     if not url.get_secret_value().startswith(_REDIS_SCHEMES):
         raise ValueError(f"expected a URL that begins with {', '.join(_REDIS_SCHEMES[:-1])} or {_REDIS_SCHEMES[-1]}")
     return url
 
 
-Whole = Annotated[int, BeforeValidator(_not_a_truth)]
-Decimal = Annotated[float, BeforeValidator(_not_a_truth), Field(allow_inf_nan=False)]
-Port = Annotated[Whole, Field(ge=0, le=65_535)]
-
-
-class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-class LimitSettings(_Group):
+class LimitSettings(Group):
     """What one request may ask for."""
 
     max_body_bytes: Annotated[Whole, Field(ge=1, description="largest request body, in bytes; above it 413")] = (
@@ -59,7 +45,7 @@ class LimitSettings(_Group):
     )
 
 
-class OnnxSettings(_Group):
+class OnnxSettings(Group):
     """How ONNX versions run in each worker."""
 
     intra_op_threads: Annotated[Whole, Field(ge=1, le=256, description="threads inside one run")] = 1
@@ -69,7 +55,7 @@ class OnnxSettings(_Group):
     ] = 1.0
 
 
-class UpstreamSettings(_Group):
+class UpstreamSettings(Group):
     """How versions with HTTP backends are called."""
 
     max_connections: Annotated[
@@ -81,7 +67,7 @@ class UpstreamSettings(_Group):
     )
 
 
-class ShadowSettings(_Group):
+class ShadowSettings(Group):
     """What shadows may take of each worker."""
 
     max_in_flight: Annotated[Whole, Field(ge=0, description="copies running at once; above it they are dropped")] = 64
@@ -89,16 +75,7 @@ class ShadowSettings(_Group):
     timeout_ms: Annotated[Whole, Field(ge=1, description="deadline of one copy, from when it starts")] = 5_000
 
 
-class AuditSettings(_Group):
-    """How records are kept."""
-
-    segment_bytes: Annotated[Whole, Field(ge=4096, description="a journal segment is closed at this size")] = 64 * 2**20
-    keep_segments_seconds: Annotated[
-        Decimal, Field(ge=0, description="shipped journal segments are deleted after this age")
-    ] = 600.0
-
-
-class RulesSettings(_Group):
+class RulesSettings(Group):
     """How workers follow the rules."""
 
     poll_ms: Annotated[Whole, Field(ge=1, description="how often a worker asks Redis for the head")] = 50
@@ -113,7 +90,7 @@ class RulesSettings(_Group):
     ] = 10_000
 
 
-class ShutdownSettings(_Group):
+class ShutdownSettings(Group):
     """How the gateway stops."""
 
     notice_seconds: Annotated[Decimal, Field(ge=0, description="time between going not ready and closing the port")] = (
@@ -241,6 +218,10 @@ def dump_settings(settings: Settings) -> bytes:
     tree = settings.model_dump(mode="json")
     if settings.redis_url is not None:
         tree["redis_url"] = settings.redis_url.get_secret_value()
+    for name in ("url", "checkpoint_url"):
+        secret: SecretStr | None = getattr(settings.audit, name)
+        if secret is not None:
+            tree["audit"][name] = secret.get_secret_value()
     return json.dumps(tree).encode()
 
 
@@ -261,9 +242,9 @@ def setting_names() -> dict[str, str]:
     return names
 
 
-def _groups() -> dict[str, type[_Group]]:
+def _groups() -> dict[str, type[Group]]:
     kinds = {name: field.annotation for name, field in Settings.model_fields.items()}
-    return {name: kind for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, _Group)}
+    return {name: kind for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, Group)}
 
 
 def _variable(name: str) -> str:
@@ -274,7 +255,10 @@ def _origin(name: str, given: Mapping[str, Any]) -> str:
     group = name.partition(".")[0]
     if group in given:
         return ""
-    variable = next((variable for variable in (_variable(name), _variable(group)) if variable in os.environ), None)
+    parts = name.split(".")
+    above = [_variable(".".join(parts[:length])) for length in range(len(parts), 0, -1)]
+    below = sorted(variable for variable in os.environ if variable.startswith(f"{_variable(name)}__"))
+    variable = next((variable for variable in above if variable in os.environ), ", ".join(below))
     return f" (set by {variable})" if variable else f" (set in {os.environ.get(CONFIG_VARIABLE)})"
 
 

@@ -47,6 +47,10 @@ class DataPlane:
     async def infer(self, request: InferRequest, protocol: InferProtocol) -> Answer:
         """Serve one request and record it. Never raises, but for cancellation: errors are in the answer."""
         flight = Flight(request)
+        try:
+            self._sink.check()
+        except AuditUnavailable as error:
+            return self._refuse_unrecorded(flight, error, protocol)
         self._board.add(Slot.IN_FLIGHT)
         try:
             rendered = await self._serve(flight, protocol)
@@ -55,7 +59,7 @@ class DataPlane:
             rendered = protocol.render_error(error)
         except asyncio.CancelledError:
             flight.fail(Stopping("the gateway stopped before the request had ended; send it again"))
-            self._finish(flight, protocol.render_error(Stopping("")), protocol)
+            self._record_cancelled(flight, protocol)
             raise
         except Exception as defect:  # noqa: BLE001 - a defect is one failed request with a record, never a dead worker
             self._log.error("defect", record_id=flight.record_id, exc_info=defect)
@@ -64,7 +68,7 @@ class DataPlane:
             rendered = protocol.render_error(internal)
         finally:
             self._board.add(Slot.IN_FLIGHT, -1)
-        return self._finish(flight, rendered, protocol)
+        return await self._finish(flight, rendered, protocol)
 
     async def _serve(self, flight: Flight, protocol: InferProtocol) -> Rendered:
         request = flight.request
@@ -122,12 +126,15 @@ class DataPlane:
         flight.served, flight.digest = version, prepared.manifest.digest
         return tried.rendered
 
-    def _finish(self, flight: Flight, rendered: Rendered, protocol: InferProtocol) -> Answer:
-        record = flight.record(rendered, protocol.name, self._origin, self._rules.stale)
+    async def _finish(self, flight: Flight, rendered: Rendered, protocol: InferProtocol) -> Answer:
+        record, asked, answered = flight.record(rendered, protocol.name, self._origin, self._rules.stale)
         recorded = True
         try:
-            self._sink.append(record)
+            waiting = self._sink.append(record, asked, answered)
+            if waiting is not None:
+                await waiting
         except AuditUnavailable as error:
+            self._board.add(Slot.REFUSED_UNRECORDED)
             flight.fail(error)
             recorded, rendered = False, protocol.render_error(error)
         self._write_line(flight, record, rendered.status)
@@ -136,6 +143,27 @@ class DataPlane:
         if recorded and entry is not None and snapshot is not None and entry.route.shadows and flight.attempts:
             answer.launch_shadows = lambda: self._shadows.launch(snapshot, entry, flight.request, record, protocol)
         return answer
+
+    def _refuse_unrecorded(self, flight: Flight, error: AuditUnavailable, protocol: InferProtocol) -> Answer:
+        """Refuse a request of which no record can be kept now; it is counted on the board, where nothing can be
+        lost.
+        """
+        self._board.add(Slot.REFUSED_UNRECORDED)
+        flight.fail(error)
+        rendered = protocol.render_error(error)
+        record, _, _ = flight.record(rendered, protocol.name, self._origin, self._rules.stale)
+        self._write_line(flight, record, rendered.status)
+        return _answer(flight, record, rendered)
+
+    def _record_cancelled(self, flight: Flight, protocol: InferProtocol) -> None:
+        """Record a request that nobody waits for any more; so nobody waits for the disk, either."""
+        rendered = protocol.render_error(Stopping(""))
+        record, asked, answered = flight.record(rendered, protocol.name, self._origin, self._rules.stale)
+        try:
+            self._sink.append(record, asked, answered)
+        except AuditUnavailable:
+            self._board.add(Slot.REFUSED_UNRECORDED)
+        self._write_line(flight, record, rendered.status)
 
     def _write_line(self, flight: Flight, record: Record, status: int) -> None:
         write = self._log.warning if flight.outcome == "failed" else self._log.info

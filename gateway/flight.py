@@ -9,23 +9,28 @@ from time import monotonic_ns
 from msgspec import Struct
 
 from gateway.attempt import Tried
-from gateway.capture import capture
+from gateway.capture import capture, capture_unseen, quotes_body, told
 from gateway.errors import GatewayError, ServingError
 from gateway.identity import new_record_id, request_id_of, trace_id_of
 from gateway.messages import InferRequest, Rendered
-from gateway.record import Attempt, Outcome, Payload, Record
+from gateway.record import Attempt, Outcome, Record
 from gateway.snapshot import RouteEntry, Snapshot
 from routing import Capture, Decision, Facts, routing_key, unit_digest
 
 _DEFAULT_CAPTURE = Capture()
 _NO_HEADERS: Mapping[str, str] = {}
+_LONGEST_NAME = 256  # beyond every legal name of a model or version
+LONGEST_ID = 1024
+"""How much of a body's own id a record keeps, in characters; such a request is found by the id so cut."""
+_LONGEST_VALUE = 1025  # one more than any value of a cohort's clause, so a cut value still matches none
 
 
 class Origin(Struct, frozen=True):
-    """Who writes the record: the gateway and the worker in it."""
+    """Who writes the record: the gateway and the worker in it; and the lower-case names of the headers it may keep."""
 
     gateway: str
     worker: str
+    record_headers: tuple[str, ...] = ()
 
 
 class Flight:
@@ -78,7 +83,7 @@ class Flight:
             received_ns=self.request.received_ns,
             keyed=key is not None,
             asked_version=self.request.asked_version,
-            headers={name: headers[name] for name in entry.consulted if name in headers}
+            headers={name: headers[name][:_LONGEST_VALUE] for name in entry.consulted if name in headers}
             if entry.consulted
             else _NO_HEADERS,
         )
@@ -103,27 +108,30 @@ class Flight:
         """Time in executors, all tries together, in µs."""
         return sum(attempt.infer_us for attempt in self.attempts)
 
-    def record(self, rendered: Rendered, protocol: str, origin: Origin, stale: bool) -> Record:
-        """Return the record of this request as answered by `rendered`."""
+    def record(self, rendered: Rendered, protocol: str, origin: Origin, stale: bool) -> tuple[Record, bytes, bytes]:
+        """Return the record of this request as answered by `rendered`, and the parts of request and response."""
         request, decision, facts, entry = self.request, self.decision, self.facts, self.entry
         policy = entry.route.capture if entry is not None else _DEFAULT_CAPTURE
         body = request.body
-        incoming = capture(body, policy.request, policy)
         if request.declared_size > len(body):
-            incoming = Payload(size=request.declared_size, sha256="", truncated=True)
-        return Record(
+            incoming, asked = capture_unseen(request.declared_size)
+        else:
+            incoming, asked = capture(body, policy.request, policy)
+        kept = "digest" if quotes_body(self.error, policy) else policy.response
+        outgoing, answered = capture(rendered.body, kept, policy)
+        record = Record(
             record_id=self.record_id,
             request_id=self.request_id,
             role="primary",
             received_ns=request.received_ns,
-            model=request.model,
+            model=_cut(request.model),
             protocol=protocol,
             outcome=self.outcome,
             status=rendered.status,
             request=incoming,
-            response=capture(rendered.body, policy.response, policy),
-            oip_id=self.oip_id,
-            asked_version=request.asked_version,
+            response=outgoing,
+            oip_id=_recordable_id(self.oip_id, policy),
+            asked_version=_cut(request.asked_version) if request.asked_version is not None else None,
             intended=decision.version if decision is not None else None,
             served=self.served,
             digest=self.digest,
@@ -138,7 +146,7 @@ class Flight:
             headers=facts.headers if facts is not None else _NO_HEADERS,
             known_model=entry is not None,
             error_code=self.error_code,
-            error=self.error.message if self.error is not None else None,
+            error=told(self.error, policy),
             attempts=self.attempts,
             route_us=self.route_us,
             queue_us=self.queue_us,
@@ -149,4 +157,22 @@ class Flight:
             worker=origin.worker,
             trace_id=trace_id_of(request.headers),
             stale=stale,
+            kept_headers=_allowed(request.headers, origin.record_headers) if origin.record_headers else _NO_HEADERS,
         )
+        return record, asked, answered
+
+
+def _cut(text: str) -> str:
+    """Return a name as a caller gave it, cut where no legal name could be that long: a record stays small."""
+    return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}…"
+
+
+def _recordable_id(oip_id: str | None, policy: Capture) -> str | None:
+    """Return the body's own id as the record keeps it: not at all when the policy redacts it, and never without end."""
+    if oip_id is None or "/id" in policy.redact:
+        return None
+    return oip_id if len(oip_id) <= LONGEST_ID else oip_id[:LONGEST_ID]
+
+
+def _allowed(headers: Mapping[str, str], names: tuple[str, ...]) -> Mapping[str, str]:
+    return {name: headers[name][:_LONGEST_VALUE] for name in names if name in headers}

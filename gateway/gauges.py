@@ -23,6 +23,11 @@ _ABSENT_WHEN_GONE = {
     "pointsman_rules_revision": Slot.RULES_REVISION,
     "pointsman_rules_alarm": Slot.RULES_ALARM,
     "pointsman_versions_loaded": Slot.VERSIONS_LOADED,
+    "pointsman_disk_used_percent": Slot.DISK_USED_PERCENT,
+}
+_COUNTED = {
+    "pointsman_records_lost_total": Slot.RECORDS_LOST,
+    "pointsman_unrecorded_refusals_total": Slot.REFUSED_UNRECORDED,
 }
 _DROPPED = {slot: slot.name.removeprefix("SHADOW_DROPPED_").lower() for slot in Slot if "SHADOW_DROPPED_" in slot.name}
 
@@ -65,6 +70,8 @@ def board_families(boards: Mapping[str, Board]) -> Iterator[Family]:
     now = time.time_ns()
     ages = (((worker,), max(0, now - at) / 1e9) for worker, at in checked.items() if at)
     yield family("pointsman_rules_age_seconds", ages)
+    for name, slot in _COUNTED.items():
+        yield family(name, (((worker,), board[slot]) for worker, board in boards.items()))
     dropped = (((w, why), board[slot]) for w, board in boards.items() for slot, why in _DROPPED.items())
     yield family("pointsman_shadow_dropped_total", dropped)
 

@@ -21,6 +21,8 @@ _SLOTS = 64
 class Slot(IntEnum):
     """Places on a worker's board. Numbers are never reused; counters live through restarts, gauges start at 0.
 
+    RECORDS_LOST counts records that were served without (`audit.on_full = "serve"`), LOSSES_RECORDED how many of them a
+    `records.lost` record tells of, REFUSED_UNRECORDED requests that were refused because no record could be kept.
     RULES_CHECKED_NS and RULES_SINCE_NS are Unix time in ns: when the store last confirmed the rules in force, and since
     when they are in force; 0 is never.
     """
@@ -35,13 +37,22 @@ class Slot(IntEnum):
     VERSIONS_LOADED = 7
     JOURNAL_SEQUENCE = 8
     RULES_SINCE_NS = 9
+    DISK_USED_PERCENT = 10
     SHADOW_DROPPED_IN_FLIGHT = 16
     SHADOW_DROPPED_BODY_SIZE = 17
     SHADOW_DROPPED_NOT_READY = 18
     SHADOW_DROPPED_STOPPING = 19
+    RECORDS_LOST = 20
+    LOSSES_RECORDED = 21
+    REFUSED_UNRECORDED = 22
 
 
-COUNTERS = frozenset(slot for slot in Slot if slot.name.startswith("SHADOW_DROPPED_"))
+COUNTERS = frozenset(
+    slot
+    for slot in Slot
+    if slot.name.startswith("SHADOW_DROPPED_")
+    or slot in (Slot.RECORDS_LOST, Slot.LOSSES_RECORDED, Slot.REFUSED_UNRECORDED)
+)
 
 
 class Metric(Struct, frozen=True):
@@ -72,6 +83,15 @@ METRICS = {
     "pointsman_shadow_requests_total": Metric("counter", "Copies sent to shadows.", ("model", "version", "outcome")),
     "pointsman_shadow_latency_seconds": Metric("histogram", "Time of a copy sent to a shadow.", ("model", "version")),
     "pointsman_shadow_dropped_total": Metric("counter", "Copies that were not sent, and why.", ("worker", "reason")),
+    "pointsman_control_records_total": Metric(
+        "counter", "What auditors and operators did, by kind: look-ups, erasures, changes of rules.", ("action",)
+    ),
+    "pointsman_records_lost_total": Metric(
+        "counter", "Predictions served without a record, because the disk was full (on_full = serve).", ("worker",)
+    ),
+    "pointsman_unrecorded_refusals_total": Metric(
+        "counter", "Requests refused because no record could be kept.", ("worker",)
+    ),
     "pointsman_in_flight_requests": Metric("gauge", "Requests being served now.", ("worker",)),
     "pointsman_shadows_in_flight": Metric("gauge", "Copies being served now.", ("worker",)),
     "pointsman_worker_ready": Metric("gauge", "1 when the worker takes requests.", ("worker",)),
@@ -79,10 +99,13 @@ METRICS = {
     "pointsman_rules_age_seconds": Metric("gauge", "Time since the rules were last checked.", ("worker",)),
     "pointsman_rules_alarm": Metric("gauge", "1 when newer rules are refused.", ("worker",)),
     "pointsman_versions_loaded": Metric("gauge", "Versions that can serve.", ("worker",)),
+    "pointsman_disk_used_percent": Metric("gauge", "How full the disk of the journals is.", ("worker",)),
     "pointsman_journal_lag_records": Metric("gauge", "Records that are not in the audit store yet."),
     "pointsman_journal_lag_bytes": Metric("gauge", "Bytes of journals that are not in the audit store yet."),
     "pointsman_journal_lag_seconds": Metric("gauge", "Age of the oldest record that is not in the audit store yet."),
     "pointsman_journal_corrupt_frames_total": Metric("counter", "Records lost to damage of a journal."),
+    "pointsman_checkpoint_age_seconds": Metric("gauge", "Time since the newest signed checkpoint was made."),
+    "pointsman_checkpoints_unpublished": Metric("gauge", "Checkpoints that are not in their file or at their URL yet."),
     "pointsman_build_info": Metric("gauge", "Always 1; what is running.", ("version", "python")),
 }
 """Every figure in the order of the README: name → kind, help, labels."""

@@ -1,7 +1,8 @@
 """The record of one request: what journal, audit store, metrics, log line and look-up all read.
 
-A record is the part that is *sealed*: bound into the hash chain of its journal and never changed again. The contents of the
-bodies are kept apart, in *parts* that can be erased (`capture` makes them); of each the record holds a commitment.
+A record is the part that is *sealed*: bound into the hash chain of its journal and never changed again. The contents
+of the bodies are kept apart, in *parts* that can be erased (`capture` makes them); of each the record holds a
+commitment.
 
 Belongs here: the record's shape and its encoding. Never here: writing it anywhere, or making ids and times.
 Fields are only ever added, each with a default, so a record of any age can be read.
@@ -20,10 +21,10 @@ Role = Literal["primary", "shadow", "control"]
 class Payload(Struct, frozen=True, omit_defaults=True):
     """What the record itself says of a body: its size in bytes as it came or left, and the commitment to its part.
 
-    `commitment` (32 bytes) binds salt, digest and kept bytes of the part, and tells nothing about them. `kept` says that bytes of the body
-    are in the part, cut after the policy's `max_bytes` (then `truncated`); `redacted` that fields were replaced first, or that
-    nothing was kept because nobody could tell where they were. A shadow has the request of its primary, and no
-    part of its own for it.
+    `commitment` (32 bytes) binds salt, digest and kept bytes of the part, and tells nothing about them. `kept` says
+    that bytes of the body are in the part, cut after the policy's `max_bytes` (then `truncated`); `redacted` that
+    fields were replaced first, or that nothing was kept because nobody could tell where they were. A shadow has the
+    request of its primary, and no part of its own for it.
     """
 
     size: int
@@ -59,8 +60,8 @@ class Record(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     `kept_headers` are those that the settings allow to be kept (`audit.record_headers`).
 
-    A record of the role `control` is of something that an auditor or SRE did: `action` (such as `audit.erase`) by `actor`
-    with `comment`, and its `details` as JSON has them.
+    A record of the role `control` is of something that an auditor or SRE did: `action` (such as `audit.erase`) by
+    `actor` with `comment`, and its `details` as JSON has them.
     """
 
     record_id: str
@@ -111,8 +112,9 @@ class Record(Struct, frozen=True, omit_defaults=True, kw_only=True):
 class Frame(Struct, frozen=True):
     """A record as it stands in a journal: its place in that journal's gapless sequence, its sealed bytes and its parts.
 
-    `previous` is the chain before it and `chain` the one after it (`gateway.chain`, 32 bytes each), `sealed` the very bytes
-    that the chain binds and `record` what they say. `request` and `response` are the parts, empty when there are none.
+    `previous` is the chain before it and `chain` the one after it (`gateway.chain`, 32 bytes each), `sealed` the very
+    bytes that the chain binds and `record` what they say. `request` and `response` are the parts, empty when there are
+    none.
     """
 
     journal: str

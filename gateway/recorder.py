@@ -1,25 +1,29 @@
 """From the journals to the figures and the audit store: each record counted once and kept exactly once, in order.
 
 What the store has, the journal has on disk (it is synced before each commit), and how far the journals have been
-shipped is committed with the records themselves; so whatever is killed, and whenever, nothing is lost or doubled.
+shipped is committed with the records themselves; so whatever is killed, and whenever, nothing is lost or doubled. What
+cannot be read, or what the store will not take, is committed as a gap, so it neither blocks the rest nor goes unseen.
 
-Belongs here: when to read, count, commit and delete. Never here: being on the request path, the format of a journal,
-or SQL.
+Belongs here: when to read, count, commit, have a checkpoint made, and delete. Never here: being on the request path,
+the format of a journal, signatures, or SQL.
 """
 
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from msgspec import Struct
 
+from gateway.errors import AuditUnavailable
 from gateway.journal import JournalReader
 from gateway.journal.segment import Corruption, segment_numbers, segment_path
 from gateway.journal.tail import Budget
 from gateway.logs import logger
 from gateway.metrics import Lag
-from gateway.ports import AuditStore, JournalPosition
+from gateway.ports import AuditStore, Batch, Gap, JournalPosition
 from gateway.record import Frame
 
 TICK_SECONDS = 0.02
@@ -34,18 +38,33 @@ CORRUPT_SUFFIX = ".corrupt"
 """An empty file of a segment's name with this suffix keeps a damaged segment from being deleted."""
 
 
-class _Batch(Struct, frozen=True):
+class Checkpoints(Protocol):
+    """Who makes the checkpoints. Called in the recorder's thread; raises `AuditUnavailable` when the store does."""
+
+    def begin(self) -> str:
+        """Take up what the store holds beyond the last checkpoint, and return the newest day of it ("": none)."""
+
+    def committed(self, batch: Batch) -> None:
+        """Note what was committed."""
+
+    def due(self) -> bool:
+        """Tell whether what was committed since the last checkpoint should be sealed now."""
+
+    def seal(self) -> None:
+        """Make a checkpoint of what was committed since the last one; nothing, when nothing was."""
+
+
+class _Read(Struct, frozen=True):
     """What one commit takes. `reached_end` says that there was no more to read; `asked` whom that will satisfy."""
 
-    frames: Sequence[Frame]
-    positions: Sequence[JournalPosition]
+    batch: Batch
     shipped: Mapping[Path, tuple[int, int]]
     reached_end: bool
     asked: int
 
 
 class Recorder:
-    """JournalReader all journals under `journals`, counts every frame with `observe` and ships it to `store`.
+    """Reads all journals under `journals`, counts every frame with `observe` and ships it to `store`.
 
     `observe` is called once for each frame in the life of the process, whether the store works or not. Segments that
     are shipped are deleted when they are older than `keep_segments_seconds`, but never the newest of a journal nor
@@ -53,16 +72,24 @@ class Recorder:
     """
 
     def __init__(
-        self, journals: Path, store: AuditStore, observe: Callable[[Frame], None], keep_segments_seconds: float
+        self,
+        journals: Path,
+        store: AuditStore,
+        checkpoints: Checkpoints,
+        observe: Callable[[Frame], None],
+        keep_segments_seconds: float,
     ) -> None:
         self._journals = journals
         self._store = store
+        self._checkpoints = checkpoints
         self._observe = observe
         self._keep_seconds = keep_segments_seconds
         self._counting: JournalReader | None = None
         self._shipping: JournalReader | None = None
-        self._pending: _Batch | None = None
+        self._pending: _Read | None = None
         self._committed: Sequence[JournalPosition] = ()
+        self._gaps: list[Gap] = []
+        self._day = ""
         self._shipped: Mapping[Path, tuple[int, int]] = {}
         self._counted_all = False
         self._records_behind = 0
@@ -77,6 +104,7 @@ class Recorder:
         self._caught_up = threading.Condition()
         self._asked = 0
         self._answered = 0
+        self._sealed_for = 0
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; then ship what is there and return."""
@@ -106,6 +134,17 @@ class Recorder:
             self._wake.set()
             return self._caught_up.wait_for(lambda: self._answered >= asked, timeout)
 
+    def seal(self, timeout: float) -> bool:
+        """Return True as soon as a checkpoint covers all that was in the journals at the time of the call.
+
+        False after `timeout` seconds without that. May be called from any thread but the recorder's.
+        """
+        with self._caught_up:
+            self._asked += 1
+            asked = self._sealed_for = self._asked
+            self._wake.set()
+            return self._caught_up.wait_for(lambda: self._answered >= asked, timeout)
+
     def lag(self) -> Lag:
         """Return how far the store is behind the journals. May be called from any thread."""
         shipped, oldest = self._shipped, self._oldest_ns
@@ -126,6 +165,8 @@ class Recorder:
                 self._begin()
             while self._count() | self._ship(last):
                 pass
+            if last or self._checkpoints.due():
+                self._checkpoints.seal()
             if time.monotonic() >= self._delete_at:
                 self._delete_at = time.monotonic() + _DELETE_EVERY_SECONDS
                 self._delete_old()
@@ -135,6 +176,7 @@ class Recorder:
 
     def _begin(self) -> None:
         positions = self._store.positions()
+        self._day = self._checkpoints.begin()
         self._counting = JournalReader(self._journals, positions, _leave_the_alarm_to_the_other_reader)
         self._shipping = JournalReader(self._journals, positions, self._alarm)
 
@@ -160,37 +202,81 @@ class Recorder:
         if time.monotonic() < self._retry_at and not last:
             return False
         # A batch that failed is tried again as it is, unless it was empty and records may have come meanwhile.
-        batch = self._pending if self._pending is not None and self._pending.frames else self._gather()
-        self._pending = batch
+        read = self._pending
+        if read is None or not (read.batch.frames or read.batch.gaps):
+            read = self._gather()
+        self._pending, batch = read, read.batch
         if batch.frames:
             first = batch.frames[0].record
             self._oldest_ns = first.received_ns + first.total_us * 1_000
-        if batch.frames or batch.positions != self._committed:
+        if batch.frames or batch.gaps or batch.positions != self._committed:
             try:
-                assert self._shipping is not None
-                self._shipping.sync()
-                self._store.write(batch.frames, batch.positions)
+                self._commit(batch)
             except Exception as error:  # noqa: BLE001 - a store of any kind may fail in any way; all of it is retried
                 self._postpone(error)
                 return False
         self._pending, self._retry_seconds = None, 0.0
-        self._committed, self._shipped = batch.positions, batch.shipped
+        self._committed, self._shipped = batch.positions, read.shipped
         self._records_behind -= len(batch.frames)
-        if batch.reached_end:
+        if read.reached_end:
             self._oldest_ns = None
+            if self._answered < self._sealed_for <= read.asked:
+                self._checkpoints.seal()
             with self._caught_up:
-                self._answered = batch.asked
+                self._answered = read.asked
                 self._caught_up.notify_all()
-        return not batch.reached_end
+        return not read.reached_end
 
-    def _gather(self) -> _Batch:
+    def _gather(self) -> _Read:
         assert self._shipping is not None
         asked = self._asked  # before reading: who asks later may have written what this round does not read
         self._shipping.discover()
         budget = Budget(BATCH_FRAMES, BATCH_BYTES)
         frames = self._shipping.read(budget)
         places = {folder: (tail.segment, tail.offset) for folder, tail in self._shipping}
-        return _Batch(frames, self._shipping.positions(), places, bool(budget), asked)
+        gaps, self._gaps = tuple(self._gaps), []
+        batch = Batch(self._today(), frames, self._shipping.positions(), gaps)
+        return _Read(batch, places, bool(budget), asked)
+
+    def _today(self) -> str:
+        """Return the day that records are kept under: of UTC, but never one before the last, whatever the clock
+        does.
+        """
+        return max(self._day, f"{datetime.now(UTC):%Y-%m-%d}")
+
+    def _commit(self, batch: Batch) -> None:
+        assert self._shipping is not None
+        if batch.day != self._day:
+            self._checkpoints.seal()  # one checkpoint never covers two days
+            self._day = batch.day
+        self._shipping.sync()
+        try:
+            self._store.write(batch)
+        except AuditUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - the store failed to promise that any record fits
+            batch = self._commit_around(batch, error)
+        self._checkpoints.committed(batch)
+
+    def _commit_around(self, batch: Batch, failure: Exception) -> Batch:
+        """Commit record by record, those that the store will not take as gaps; return what was committed."""
+        logger().error("records_not_taken", records=len(batch.frames), exc_info=failure)
+        taken: list[Frame] = []
+        gaps = list(batch.gaps)
+        for frame in batch.frames:
+            try:
+                self._store.write(Batch(batch.day, [frame], ()))
+                taken.append(frame)
+            except AuditUnavailable:
+                raise
+            except Exception as error:  # noqa: BLE001 - as above, and now it is known which one
+                self._corrupt_frames += 1
+                why = f"the store does not take it: {error}"
+                logger().error("record_set_aside", record_id=frame.record.record_id, journal=frame.journal, why=why)
+                gaps.append(Gap(frame.journal, frame.sequence, 1, 0, 0, why, time.time_ns()))
+        whole = Batch(batch.day, taken, batch.positions, gaps)
+        self._store.write(whole)
+        return whole
 
     def _postpone(self, error: Exception) -> None:
         self._retry_seconds = min(max(_FIRST_RETRY_SECONDS, self._retry_seconds * 2), _LAST_RETRY_SECONDS)
@@ -209,6 +295,9 @@ class Recorder:
             why=damage.why,
             reading_goes_on_in="this segment" if damage.frames_follow else "the next segment",
         )
+        journal = damage.journal or segment.parent.name
+        found = Gap(journal, damage.sequence, damage.missing, damage.segment, damage.offset, damage.why, time.time_ns())
+        self._gaps.append(found)
         if segment.exists():
             segment.with_suffix(CORRUPT_SUFFIX).touch(mode=0o600)
 

@@ -23,9 +23,7 @@ class NoContent(ValueError):
 
 def pack_content(previous: bytes, sealed: bytes, request: bytes, response: bytes) -> bytes:
     """Return the content of a frame."""
-    return b"".join(
-        (previous, _LENGTH.pack(len(sealed)), sealed, _LENGTH.pack(len(request)), request, response)
-    )
+    return b"".join((previous, _LENGTH.pack(len(sealed)), sealed, _LENGTH.pack(len(request)), request, response))
 
 
 def unpack_content(content: bytes | memoryview) -> tuple[bytes, bytes, bytes, bytes]:

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from gateway.attempt import Tried, attempt
-from gateway.capture import capture
+from gateway.capture import capture, quotes_body, told
 from gateway.config import ShadowSettings
 from gateway.errors import AuditUnavailable
 from gateway.identity import new_record_id
@@ -82,9 +82,11 @@ class Shadows:
             tried = await attempt(copy.version, copy.prepared, work, copy.protocol)
         finally:
             self._board.add(Slot.SHADOWS_IN_FLIGHT, -1)
-        record = _shadow_record(copy, tried, (monotonic_ns() - started) // 1000)
+        record, answered = _shadow_record(copy, tried, (monotonic_ns() - started) // 1000)
         try:
-            self._sink.append(record)
+            waiting = self._sink.append(record, b"", answered)
+            if waiting is not None:
+                await waiting
         except AuditUnavailable:
             logger().error("shadow_not_recorded", primary_id=copy.primary.record_id, version=copy.version)
 
@@ -95,13 +97,16 @@ class Shadows:
         self._board.add(Slot.SHADOW_DROPPED_STOPPING, cancelled)
 
 
-def _shadow_record(copy: _Copy, tried: Tried, total_us: int) -> Record:
+def _shadow_record(copy: _Copy, tried: Tried, total_us: int) -> tuple[Record, bytes]:
+    """Return the record of a copy and the part of its response. The request is the primary's, and kept with that."""
     primary, policy = copy.primary, copy.entry.route.capture
     rendered = tried.rendered
     if rendered is None:
         assert tried.error is not None
         rendered = copy.protocol.render_error(tried.error)
-    return msgspec.structs.replace(
+    kept = "digest" if quotes_body(tried.error, policy) else policy.response
+    response, answered = capture(rendered.body, kept, policy)
+    record = msgspec.structs.replace(
         primary,
         record_id=new_record_id(primary.received_ns),
         primary_id=primary.record_id,
@@ -114,12 +119,13 @@ def _shadow_record(copy: _Copy, tried: Tried, total_us: int) -> Record:
         cohort=None,
         outcome=tried.outcome,
         status=rendered.status,
-        response=capture(rendered.body, policy.response, policy),
+        response=response,
         error_code=tried.error_code,
-        error=tried.error.message if tried.error is not None else None,
+        error=told(tried.error, policy),
         attempts=(tried.attempt,),
         route_us=0,
         queue_us=tried.queue_us,
         infer_us=tried.attempt.infer_us,
         total_us=total_us,
     )
+    return record, answered

@@ -15,10 +15,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway.admin.audit import Audit
+from gateway.admin.audit import LISTING, Audit
+from gateway.admin.audit_parts import AuditParts
 from gateway.admin.changes import Changes
 from gateway.admin.parameters import TERMS, check_parameters
 from gateway.admin.past import Past
+from gateway.admin.privacy import Privacy
 from gateway.admin.probes import Probes
 from gateway.admin.problems import problem
 from gateway.admin.rules import Rules
@@ -34,8 +36,6 @@ from gateway.errors import (
     UnknownPath,
 )
 from gateway.logs import logger
-from gateway.ports import AuditStore
-from gateway.recorder import Recorder
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -53,8 +53,7 @@ def _nothing() -> Collection[str]:
 
 def build_admin(
     control: ControlPlane,
-    audit: AuditStore,
-    recorder: Recorder,
+    audit: AuditParts,
     book: Book,
     troubles: Callable[[], Collection[str]] = _nothing,
 ) -> Starlette:
@@ -63,7 +62,7 @@ def build_admin(
     `troubles` returns why the process is not ready (`/readyz`), nothing when it is.
     """
     rules, changes, past, state = Rules(control, book), Changes(control), Past(control), State(control)
-    look_ups, probes = Audit(control, audit, recorder), Probes(book, recorder, troubles)
+    look_ups, privacy, probes = Audit(control, audit), Privacy(audit), Probes(book, audit, troubles)
     table: Mapping[str, Mapping[str, Call]] = {
         "/admin/v1/models": {"GET": Call(rules.models)},
         "/admin/v1/models/{model}": {"GET": Call(rules.model)},
@@ -89,6 +88,9 @@ def build_admin(
         "/admin/v1/rules/republish": {"POST": Call(state.republish)},
         "/admin/v1/rules/accept": {"POST": Call(state.accept)},
         "/admin/v1/audit/requests/{id:path}": {"GET": Call(look_ups.request)},
+        "/admin/v1/audit/records": {"GET": Call(look_ups.records, LISTING)},
+        "/admin/v1/audit/erase": {"POST": Call(privacy.erase)},
+        "/admin/v1/audit/prune": {"POST": Call(privacy.prune)},
         "/metrics": {"GET": Call(probes.metrics, None)},
         "/healthz": {"GET": Call(probes.live, None)},
         "/readyz": {"GET": Call(probes.ready, None)},

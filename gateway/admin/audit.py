@@ -1,10 +1,10 @@
-"""The look-up of a request: every record of it, what version answered and from what it was made, and why that one.
+"""Looking records up: one request with all that belongs to it, and listings of many.
 
 Belongs here: records, manifests and rules put side by side. Never here: a judgement, or a decision taken again.
+Every look-up leaves a control record before it is answered.
 """
 
 import asyncio
-import base64
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,26 +12,33 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.admin.answers import answer, extended, missing_of, moment
+from gateway.admin.answers import answer, extended, missing_of
+from gateway.admin.audit_parts import AuditParts
+from gateway.admin.parameters import whole
+from gateway.admin.requests import actor_of
+from gateway.admin.shown import decision_of, shown_kept, shown_record
+from gateway.admin.times import moment_of
 from gateway.controlplane import ControlPlane, shown
-from gateway.errors import AuditUnavailable, DocumentNotFound, RulesUnavailable
-from gateway.ports import AuditStore
-from gateway.record import Payload, Record
-from gateway.recorder import Recorder
+from gateway.errors import AuditUnavailable, DocumentNotFound, InvalidInput, RulesUnavailable
+from gateway.ports import DocumentName, Filter, Kept
+from gateway.record import Record
 
 CATCH_UP_SECONDS = 1.0
 """How long a look-up waits until the records of the moment it came are in the store."""
+LISTED = ("model", "version", "outcome", "reason", "role", "caller", "gateway", "action")
+"""The parameters of a listing that are compared as they are."""
+LISTING = (*LISTED, "status", "from", "to", "after", "limit")
+_PAGE, _LARGEST_PAGE = 50, 1_000
 _MANIFESTS = "version manifests"
 _ROUTES = "routes"
 
 
 class Audit:
-    """`GET /admin/v1/audit/requests/{id}`; the id is a request id, a record id, or the `id` of an OIP body."""
+    """`GET /admin/v1/audit/requests/{id}` and `GET /admin/v1/audit/records`."""
 
-    def __init__(self, control: ControlPlane, store: AuditStore, recorder: Recorder) -> None:
+    def __init__(self, control: ControlPlane, parts: AuditParts) -> None:
         self._control = control
-        self._store = store
-        self._recorder = recorder
+        self._parts = parts
 
     async def request(self, request: Request) -> Response:
         """Show every record of a request, oldest first, each with its shadows, its version and the decision.
@@ -41,26 +48,59 @@ class Audit:
             AuditUnavailable: the audit store does not answer.
         """
         any_id = request.path_params["id"]
-        caught_up = await asyncio.to_thread(self._recorder.catch_up, CATCH_UP_SECONDS)
-        records = await asyncio.to_thread(self._store.find, any_id)
+        caught_up = await asyncio.to_thread(self._parts.recorder.catch_up, CATCH_UP_SECONDS)
+        found = await asyncio.to_thread(self._parts.store.find, any_id)
         behind = "" if caught_up else "the recorder is behind, so the newest records are not here yet; look again"
-        if not records:
+        await self._parts.records.keep("audit.lookup", actor_of(request), {"id": any_id[:1024], "found": len(found)})
+        if not found:
             raise DocumentNotFound(_not_found(any_id, behind))
         context = _Context(self._control)
-        entries = [await _entry(record, shadows, context) for record, shadows in families(records)]
+        entries = [await _entry(kept, shadows, context) for kept, shadows in families(found)]
         notes = [note for note in (behind, context.trouble) if note]
         return answer({"id": any_id, "records": entries, **({"notes": notes} if notes else {})})
+
+    async def records(self, request: Request) -> Response:
+        """List records, newest first: those that fit all of the parameters. `after` is the `next` of the page before.
+
+        Raises:
+            InvalidInput: a parameter is not of its form.
+            AuditUnavailable: the audit store does not answer.
+        """
+        wanted = filter_of(request)
+        limit = whole(request, "limit", 1, _LARGEST_PAGE) or _PAGE
+        after = request.query_params.get("after")
+        if after is None:
+            await asyncio.to_thread(self._parts.recorder.catch_up, CATCH_UP_SECONDS)
+        page = await asyncio.to_thread(self._parts.store.page, wanted, after, limit)
+        asked = {name: value for name, value in request.query_params.items() if name not in ("after", "limit")}
+        await self._parts.records.keep("audit.list", actor_of(request), {"filter": asked, "found": len(page.records)})
+        return answer({"records": [shown_record(record) for record in page.records], "next": page.next})
+
+
+def filter_of(request: Request) -> Filter:
+    """Return which records the query of a request asks for. Raises `InvalidInput`."""
+    given = {name: request.query_params[name] for name in LISTED if name in request.query_params}
+    for name, value in given.items():
+        if not value or len(value) > 1024 or not value.isprintable():
+            raise InvalidInput(f"{name}: expected 1 to 1024 printable characters")
+    return Filter(
+        **given,
+        status=whole(request, "status", 100, 599),
+        since_ns=moment_of(request, "from"),
+        until_ns=moment_of(request, "to"),
+    )
 
 
 class _Context:
     """What the rules say about records, each document asked for once; nothing more after its store failed.
 
-    Present manifests come from the rules store; routes of the past, which is where a record's is, from the archive.
+    All of it is of the past: routes by the revision that decided, manifests as they were in the rules that were in
+    force.
     """
 
     def __init__(self, control: ControlPlane) -> None:
         self._control = control
-        self._manifests: dict[tuple[str, str], orjson.Fragment | None] = {}
+        self._manifests: dict[tuple[str, str, int], orjson.Fragment | None] = {}
         self._routes: dict[tuple[str, int], orjson.Fragment | None] = {}
         self._troubles: dict[str, str] = {}
 
@@ -69,18 +109,21 @@ class _Context:
         """What cannot be shown, and why; nothing when all of it can."""
         return "; ".join(f"{what} cannot be shown: {why}" for what, why in self._troubles.items())
 
-    async def manifest(self, model: str, version: str | None) -> orjson.Fragment | None:
-        """Return a version's manifest, or None when it cannot be had."""
-        if version is None:
+    async def manifest(self, model: str, version: str | None, rules_revision: int | None) -> orjson.Fragment | None:
+        """Return a version's manifest as it was at a revision of the rules, or None when it cannot be had."""
+        if version is None or rules_revision is None:
             return None
-        key = (model, version)
+        key = (model, version, rules_revision)
         if key not in self._manifests and _MANIFESTS not in self._troubles:
+            name: DocumentName = ("version", f"{model}/{version}")
             try:
-                stored = await self._control.version(model, version)
-                self._manifests[key] = extended(stored.json, {"incomplete": missing_of(stored.json)})
+                stored = (await self._control.as_of(rules_revision, [name])).get(name)
+                self._manifests[key] = (
+                    extended(stored.json, {"incomplete": missing_of(stored.json)}) if stored is not None else None
+                )
             except DocumentNotFound:
                 self._manifests[key] = None
-            except RulesUnavailable as error:
+            except (RulesUnavailable, AuditUnavailable) as error:
                 self._troubles[_MANIFESTS] = error.message
         return self._manifests.get(key)
 
@@ -104,84 +147,28 @@ class _Context:
         return None
 
 
-def families(records: Sequence[Record]) -> list[tuple[Record, list[Record]]]:
+def families(found: Sequence[Kept]) -> list[tuple[Kept, list[Kept]]]:
     """Return each primary record with its shadows, in the order given; a shadow without its primary stands alone."""
-    primaries = {record.record_id for record in records if record.role == "primary"}
-    shadows: dict[str, list[Record]] = {}
-    for record in records:
+    primaries = {kept.frame.record.record_id for kept in found if kept.frame.record.role == "primary"}
+    shadows: dict[str, list[Kept]] = {}
+    alone: list[Kept] = []
+    for kept in found:
+        record = kept.frame.record
         if record.role == "shadow" and record.primary_id in primaries:
-            shadows.setdefault(str(record.primary_id), []).append(record)
-    alone = (record for record in records if record.role == "primary" or record.primary_id not in primaries)
-    return [(record, shadows.get(record.record_id, [])) for record in alone]
+            shadows.setdefault(str(record.primary_id), []).append(kept)
+        else:
+            alone.append(kept)
+    return [(kept, shadows.get(kept.frame.record.record_id, [])) for kept in alone]
 
 
-async def _entry(record: Record, shadows: Sequence[Record], context: _Context) -> dict[str, Any]:
+async def _entry(kept: Kept, shadows: Sequence[Kept], context: _Context) -> dict[str, Any]:
+    record: Record = kept.frame.record
     return {
-        **shown_record(record),
-        "shadows": [shown_record(shadow) for shadow in shadows],
-        "version": await context.manifest(record.model, record.served or record.intended),
-        "decision": {
-            "reason": record.reason,
-            "rule": record.rule,
-            "cohort": record.cohort,
-            "revision": record.revision,
-            "explained": explained(record),
-            "route": await context.route(record.model, record.revision),
-        },
+        **shown_kept(kept),
+        "shadows": [shown_kept(shadow) for shadow in shadows],
+        "version": await context.manifest(record.model, record.served or record.intended, record.rules_revision),
+        "decision": {**decision_of(record), "route": await context.route(record.model, record.revision)},
     }
-
-
-def shown_record(record: Record) -> dict[str, Any]:
-    """Return every field of a record as JSON has it, also those of default value, and the time for people to read."""
-    fields: dict[str, Any] = {name: getattr(record, name) for name in record.__struct_fields__}
-    fields["received"] = moment(record.received_ns)
-    fields["request"] = shown_payload(record.request)
-    fields["response"] = shown_payload(record.response)
-    fields["attempts"] = [{name: getattr(one, name) for name in one.__struct_fields__} for one in record.attempts]
-    return fields
-
-
-def shown_payload(payload: Payload) -> dict[str, Any]:
-    """Return a payload with its body as text if it is UTF-8, else in base64 and `encoding` saying so."""
-    fields = {name: getattr(payload, name) for name in payload.__struct_fields__}
-    if payload.body is not None:
-        try:
-            fields["body"] = payload.body.decode()
-        except UnicodeDecodeError:
-            fields |= {"body": base64.b64encode(payload.body).decode(), "encoding": "base64"}
-    return fields
-
-
-def explained(record: Record) -> str:
-    """Return in a sentence or two why this version answered, or why none did."""
-    sentences = [_chosen(record)]
-    if record.served is not None and record.served != record.intended:
-        sentences.append(f"Version {record.served} served in its place, because it failed.")
-    elif record.served is None and record.error:
-        sentences.append(f"No version answered: {record.error}")
-    if record.stale:
-        sentences.append("The rules were the last known ones, because the rules store did not answer then.")
-    return " ".join(sentences)
-
-
-def _chosen(record: Record) -> str:
-    subject = "the caller's routing key" if record.keyed else "the record id (the request brought no routing key)"
-    match record.reason:
-        case "explicit":
-            return f"The caller named version {record.intended}, and the route lets callers do that."
-        case "pin":
-            return f"The caller is in cohort {record.cohort}, which {record.rule} sends to version {record.intended}."
-        case "split":
-            return (
-                "No pin held for the caller. Of the versions in the split, weighted rendezvous hashing of "
-                f"{subject} gave version {record.intended}."
-            )
-        case "shadow":
-            return (
-                f"A copy of request {record.primary_id}, which the route's shadows send to version {record.intended}."
-            )
-        case _:
-            return "The request was refused before a version was chosen."
 
 
 def _not_found(any_id: str, behind: str) -> str:

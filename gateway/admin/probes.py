@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.admin.answers import answer
+from gateway.admin.audit_parts import AuditParts
 from gateway.book import CONTENT_TYPE, Book
-from gateway.recorder import Recorder
 
 _PATIENCE_SECONDS = 0.25
 """What a scrape waits for records that have been written but not counted yet; figures of a moment ago will do then."""
@@ -20,9 +20,9 @@ _PATIENCE_SECONDS = 0.25
 class Probes:
     """`/metrics`, `/healthz` and `/readyz`. `troubles` returns why the process is not ready; nothing when it is."""
 
-    def __init__(self, book: Book, recorder: Recorder, troubles: Callable[[], Collection[str]]) -> None:
+    def __init__(self, book: Book, parts: AuditParts, troubles: Callable[[], Collection[str]]) -> None:
         self._book = book
-        self._recorder = recorder
+        self._parts = parts
         self._troubles = troubles
 
     async def metrics(self, _: Request) -> Response:
@@ -30,7 +30,7 @@ class Probes:
         return Response(await asyncio.to_thread(self._render), headers={"content-type": CONTENT_TYPE})
 
     def _render(self) -> bytes:
-        self._recorder.catch_up(_PATIENCE_SECONDS)
+        self._parts.recorder.catch_up(_PATIENCE_SECONDS)
         return self._book.render()
 
     async def live(self, _: Request) -> Response:

@@ -78,8 +78,17 @@ def origin_of(request: Request) -> Origin:
         operation_id = key.removeprefix('"').removesuffix('"')  # in the IETF draft the key is a quoted string
         if not _OPERATION_ID.fullmatch(operation_id):
             raise InvalidInput("Idempotency-Key: expected 1 to 128 characters from A-Z a-z 0-9 . _ : -, such as a UUID")
-    actor = _text(request, "X-Actor", ACTOR_LIMIT) or _UNNAMED
-    return Origin(actor, _text(request, "X-Comment", COMMENT_LIMIT), operation_id)
+    return Origin(actor_of(request), comment_of(request), operation_id)
+
+
+def actor_of(request: Request) -> str:
+    """Return who asks (`X-Actor`: one line of UTF-8). Raises `InvalidInput`."""
+    return _text(request, "X-Actor", ACTOR_LIMIT) or _UNNAMED
+
+
+def comment_of(request: Request) -> str:
+    """Return why (`X-Comment`: one line of UTF-8). Raises `InvalidInput`."""
+    return _text(request, "X-Comment", COMMENT_LIMIT)
 
 
 def _text(request: Request, header: str, limit: int) -> str:

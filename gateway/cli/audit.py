@@ -7,16 +7,11 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import show
+from gateway.cli import listing, privacy, show
 from gateway.cli.card import print_card
 from gateway.cli.options import AdminUrl, AsJson, connect, example
 
 commands = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Audit: the record of every prediction.")
-
-
-@commands.callback()
-def _audit() -> None:
-    """Audit: the record of every prediction."""  # one command alone would take the place of its group
 
 
 @commands.command(
@@ -44,3 +39,7 @@ def show_request(
         print_card(record, full=full)
     for note in reading.document.get("notes", []):
         show.say(f"note: {note}")
+
+
+listing.register(commands)
+privacy.register(commands)

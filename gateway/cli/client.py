@@ -37,7 +37,10 @@ class AdminClient:
             Misuse: `url` is no HTTP URL, or the actor or comment cannot stand in a header.
         """
         self.url = check_url(url, "--admin-url")
-        self._who = {"x-actor": _header("--actor", actor), "x-comment": _header("--comment", comment)}
+        self._who: dict[str, str | bytes] = {
+            "x-actor": _header("--actor", actor),
+            "x-comment": _header("--comment", comment),
+        }
         try:
             self._http = httpx2.Client(base_url=self.url, timeout=_TIMEOUT, trust_env=not is_loopback(self.url))
         except httpx2.InvalidURL as error:
@@ -57,7 +60,7 @@ class AdminClient:
 
     def read(self, *path: str, params: Mapping[str, str] | None = None) -> Reading:
         """Return what stands at `/admin/v1/<path>`. Raises `Refusal` (also when it does not exist) or `Unreachable`."""
-        return reading_of(self._accepted(self._send("GET", path, params=params)))
+        return reading_of(self._accepted(self._send("GET", path, headers=self._who, params=params)))
 
     def find(self, *path: str) -> Reading | None:
         """Return what stands at `/admin/v1/<path>`, or None when it does not exist."""
@@ -70,7 +73,7 @@ class AdminClient:
 
     def ask(self, *path: str, question: Mapping[str, Any]) -> Reading:
         """Return the answer to a question that changes nothing but needs a body."""
-        return reading_of(self._accepted(self._send("POST", path, document=question)))
+        return reading_of(self._accepted(self._send("POST", path, headers=self._who, document=question)))
 
     def register(self, model: str, manifest: Mapping[str, Any], *, allow_incomplete: bool = False) -> Outcome:
         """Register a version of a model; the same content again changes nothing."""

@@ -42,6 +42,10 @@ def serve(
     redis_url: Annotated[
         str | None, typer.Option(help="Rules store; better in POINTSMAN_REDIS_URL when it holds a password.")
     ] = None,
+    audit_url: Annotated[
+        str | None,
+        typer.Option(help="Audit store, such as postgresql://…; better in POINTSMAN_AUDIT__URL with a password."),
+    ] = None,
     gateway: Annotated[str | None, typer.Option(help="Name of this gateway in records.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     insecure: Annotated[
@@ -62,6 +66,7 @@ def serve(
         "admin_port": admin_port,
         "workers": workers,
         "redis_url": redis_url,
+        "audit": {"url": audit_url} if audit_url is not None else None,
         "gateway": gateway,
         "log_level": log_level,
         "insecure": insecure or None,

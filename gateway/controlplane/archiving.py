@@ -4,7 +4,7 @@ Belongs here: what the archive has not got yet, and when to look. Never here: ho
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from logging import ERROR, INFO
 
 from gateway.errors import AuditUnavailable, GatewayError, RulesUnavailable
@@ -12,6 +12,14 @@ from gateway.logs import logger
 from gateway.ports import Head, Revision, RevisionArchive, RulesStore
 
 _LOOK_SECONDS = 1.0
+Tell = Callable[[str, Revision], Awaitable[None]]
+"""Is told the epoch and every revision before it is kept; once, or again when the process died in between."""
+
+
+async def tell_nobody(_epoch: str, _revision: Revision) -> None:
+    """Tell nobody."""
+
+
 _PAGE = 50  # revisions at a time: a cohort may have megabytes, and stands in a revision twice
 
 
@@ -23,9 +31,10 @@ class Archivist:
     the archive finds out itself where the two part.
     """
 
-    def __init__(self, store: RulesStore, archive: RevisionArchive) -> None:
+    def __init__(self, store: RulesStore, archive: RevisionArchive, tell: Tell = tell_nobody) -> None:
         self._store = store
         self._archive = archive
+        self._tell = tell
         self._walking = asyncio.Lock()
         self._reached: Head | None = None
         self._lag: int | None = None
@@ -103,6 +112,10 @@ class Archivist:
             present = await self._store.head()
             if present is None or present.epoch != head.epoch:
                 return False
+            for revision in page:
+                known = await asyncio.to_thread(self._archive.revision, revision.revision)
+                if known is None or known.operation_id != revision.operation_id:
+                    await self._tell(head.epoch, revision)
             # The last of the page before goes along: the archive sees on what each revision follows.
             await asyncio.to_thread(self._archive.keep, head.epoch, [*previous, *page])
             previous, after = page[-1:], page[-1].revision

@@ -85,7 +85,7 @@ class Explaining:
 
     async def _record(self, model: str, request_id: str) -> Record:
         found = await asyncio.to_thread(self._audit.find, request_id)
-        primaries = [record for record in found if record.role == "primary"]
+        primaries = [kept.frame.record for kept in found if kept.frame.record.role == "primary"]
         ours = [record for record in primaries if record.model == model]
         if not ours:
             of = f"; the one of that id is of model {shown(primaries[-1].model)}" if primaries else ""

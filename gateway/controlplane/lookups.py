@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from gateway.controlplane.archiving import Archivist
+from gateway.controlplane.archiving import Archivist, Tell, tell_nobody
 from gateway.controlplane.differences import FieldDifference, differences
 from gateway.controlplane.documents import NAMES, is_text, pinned_by, shown, versions_named_by
 from gateway.controlplane.explaining import Explaining
@@ -39,9 +39,11 @@ class Lookups:
     `archivist` keeps the archive up to the store; its `run` is a task of the control process.
     """
 
-    def __init__(self, store: RulesStore, audit: AuditStore, archive: RevisionArchive) -> None:
+    def __init__(
+        self, store: RulesStore, audit: AuditStore, archive: RevisionArchive, tell: Tell = tell_nobody
+    ) -> None:
         self._store = store
-        self.archivist = Archivist(store, archive)
+        self.archivist = Archivist(store, archive, tell)
         self._past = Past(store, archive, self.archivist)
         self._explaining = Explaining(store, audit, self._past)
         self._foreseeing = Foreseeing(store, audit, self._past)

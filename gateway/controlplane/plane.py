@@ -6,6 +6,7 @@ documents legal, or being called from the data plane.
 
 from collections.abc import Mapping, Sequence
 
+from gateway.controlplane.archiving import Tell, tell_nobody
 from gateway.controlplane.checking import Inspect
 from gateway.controlplane.confirming import Confirmations
 from gateway.controlplane.convergence import Published
@@ -43,12 +44,14 @@ class ControlPlane(Lookups):
         *,
         gateway: str,
         publish_wait_s: float,
+        tell: Tell = tell_nobody,
     ) -> None:
         """`inspect` prepares a version for a moment and raises `ArtifactError` for one that cannot run.
 
-        `watch` is run by the caller, `boards` are those of this gateway's workers, `gateway` is its name.
+        `watch` is run by the caller, `boards` are those of this gateway's workers, `gateway` is its name. `tell` is
+        told every revision before it is archived.
         """
-        super().__init__(store, audit, archive)
+        super().__init__(store, audit, archive, tell)
         self._watch = watch
         self._reader = Reader(store)
         self._publisher = Publisher(store, watch, inspect, self._foresee, publish_wait_s)

@@ -1,61 +1,88 @@
-"""The journal of one data worker: a record is appended here, with one write, before its reply leaves.
+"""The journal of one worker: a record is appended here, with one write, before its reply leaves.
 
-What `append` returned from survives the death of the process; what `sync` returned from (and by itself whatever is
-older than 50 ms or so) survives the death of the machine. A failed or short write and a failed sync are final: what
-the disk holds is then unknown, so the journal takes nothing more and its worker has to be replaced.
+What `append` returned from survives the death of the process; what `sync` returned from survives the death of the
+machine: with durability `process` that is, by itself, whatever is older than 50 ms or so, with `power` whatever was
+awaited. A failed or short write and a failed sync are final: what the disk holds is then unknown, so the journal takes
+nothing more and its worker has to be replaced.
 
-Belongs here: appending, rotating and syncing. Never here: the format itself (`segment`), what a restarted worker finds
-(`recovery`), reading for the audit store (`tail`), or waiting on the request path.
+Belongs here: appending, rotating and syncing. Never here: the format itself (`segment`), when to sync (`syncing`),
+what a restarted worker finds (`recovery`), reading for the audit store (`tail`), or waiting on the request path.
 """
 
 import fcntl
 import os
 import threading
 import time
+from asyncio import Future
 from collections import deque
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
+from gateway.chain import link
 from gateway.errors import AuditUnavailable
 from gateway.journal.recovery import find_end
 from gateway.journal.segment import MAX_PAYLOAD_BYTES, SegmentHeader, pack_frame, pack_header, segment_path
+from gateway.journal.syncing import Syncer
 from gateway.logs import logger
 from gateway.metrics import Board, Slot
 from gateway.record import Record, encode_record
+from gateway.sealing import pack_content
 
-SYNC_SECONDS = 0.05
+Durability = Literal["process", "power"]
 _REFUSAL = "this prediction cannot be recorded, so it is withheld; send the request again"
 
 
-class Journal:
-    """The one writer of a journal, with the `RecordSink` of the data plane.
+def _do_nothing() -> None:
+    pass
 
-    `folder` holds the journals of all workers; this one lives in `folder/name`. `append` belongs to one thread;
-    `sync`, `failed` and `close` may be called from any.
+
+class Journal:
+    """The one writer of a journal.
+
+    `folder` holds the journals of all workers; this one lives in `folder/name`, and the journal's own name begins with
+    `gateway/name`. `append` belongs to one thread (with durability `power`, that of a running event loop); `sync`,
+    `failed` and `close` may be called from any. `tick` is called every 50 ms or so in the journal's own thread.
 
     Raises (construction):
         AuditUnavailable: the folder cannot be written, or another process writes this journal.
     """
 
-    def __init__(self, folder: Path, name: str, segment_bytes: int, board: Board) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        segment_bytes: int,
+        board: Board,
+        *,
+        gateway: str,
+        durability: Durability = "process",
+        tick: Callable[[], None] = _do_nothing,
+    ) -> None:
         self._folder = folder / name
         self._segment_bytes = segment_bytes
         self._board = board
         self._failed = False
-        self._unsynced = False
         self._folder_unsynced = True
         self._retired: deque[int] = deque()
         self._syncing = threading.Lock()
-        self._stopping = threading.Event()
+        self._switching = threading.Lock()
+        self._closed = False
         with ExitStack() as undo:
             try:
                 self._lock = _take(self._folder)
                 undo.callback(os.close, self._lock)
-                end = find_end(self._folder, name)
-                self._name, self._sequence, self._segment = end.journal, end.sequence, end.segment
-                self._begin_segment()
+                end = find_end(self._folder, f"{gateway}/{name}")
+                self._name, self._sequence, self._segment, self._chain = (
+                    end.journal,
+                    end.sequence,
+                    end.segment,
+                    end.chain,
+                )
+                self._file, self._size = self._begin_segment()
                 undo.callback(os.close, self._file)
                 self.sync()
                 _sync_folder(folder)
@@ -64,12 +91,12 @@ class Journal:
                 raise AuditUnavailable(f"journal {self._folder} cannot be written: {error}") from error
             undo.pop_all()
         board[Slot.JOURNAL_SEQUENCE] = self._sequence
-        self._syncer = threading.Thread(target=self._keep_synced, name=f"journal-sync-{name}", daemon=True)
-        self._syncer.start()
+        self._groups = durability == "power"
+        self._syncer = Syncer(name, self.sync, tick, groups=self._groups)
 
     @property
     def name(self) -> str:
-        """The journal's own name, which its frames carry in the audit store: `<worker>.<12 hex digits>`."""
+        """The journal's own name, which its frames carry in the audit store: `<gateway>/<worker>.<12 hex digits>`."""
         return self._name
 
     @property
@@ -82,16 +109,18 @@ class Journal:
         """Whether the journal is closed for good; the worker must go not ready and be replaced."""
         return self._failed
 
-    def append(self, record: Record) -> None:
-        """Make `record` survive the death of this process.
+    def append(self, record: Record, request: bytes, response: bytes) -> Future[None] | None:
+        """Make `record` survive the death of this process; with `power`, what is returned, awaited, that of the
+        machine.
 
-        Raises:
+        Raises (here or when awaited):
             AuditUnavailable: it is not recorded; unless the record itself was at fault, nothing more will be.
         """
         if self._failed:
             raise AuditUnavailable(_REFUSAL)
         sequence = self._sequence + 1
-        frame = _frame(sequence, record)
+        sealed = _sealed(record, len(request) + len(response))
+        frame = pack_frame(sequence, pack_content(self._chain, sealed, request, response))
         if self._size >= self._segment_bytes:
             self._rotate()
         try:
@@ -101,9 +130,13 @@ class Journal:
         if written != len(frame):
             raise self._fail("write", f"{written} of {len(frame)} bytes were written")
         self._size += written
+        self._chain = link(self._chain, sequence, sealed)
         self._sequence = sequence
-        self._unsynced = True
         self._board[Slot.JOURNAL_SEQUENCE] = sequence
+        if self._groups:
+            return self._syncer.join()
+        self._syncer.touch()
+        return None
 
     def sync(self) -> None:
         """Return when everything appended before the call survives the death of the machine.
@@ -114,24 +147,26 @@ class Journal:
         with self._syncing:
             if self._failed:
                 raise AuditUnavailable(_REFUSAL)
-            self._unsynced = False
+            with self._switching:
+                retired, file, in_folder = list(self._retired), self._file, self._folder_unsynced
+                self._folder_unsynced = False
             try:
-                while self._retired:
-                    os.fdatasync(self._retired[0])
-                    os.close(self._retired.popleft())
-                if self._folder_unsynced:
-                    self._folder_unsynced = False
+                for descriptor in retired:
+                    os.fdatasync(descriptor)
+                    os.close(descriptor)
+                    self._retired.popleft()
+                if in_folder:
                     _sync_folder(self._folder)
-                os.fdatasync(self._file)
+                os.fdatasync(file)
             except OSError as error:
                 raise self._fail("sync", error) from None
 
     def close(self) -> None:
         """Sync what there is and let go of the files; afterwards `append` raises. May be called again."""
-        if self._stopping.is_set():
+        if self._closed:
             return
-        self._stopping.set()
-        self._syncer.join()
+        self._closed = True
+        self._syncer.close()
         try:
             if not self._failed:
                 self.sync()
@@ -143,10 +178,12 @@ class Journal:
                 os.close(descriptor)
             self._retired.clear()
 
-    def _begin_segment(self) -> None:
+    def _begin_segment(self) -> tuple[int, int]:
+        """Make the next segment and return its descriptor and size."""
         self._segment += 1
         path = segment_path(self._folder, self._segment)
-        header = pack_header(SegmentHeader(self._name, self._segment, self._sequence + 1, time.time_ns()))
+        said = SegmentHeader(self._name, self._segment, self._sequence + 1, time.time_ns(), self._chain)
+        header = pack_header(said)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             written = os.write(descriptor, header)
@@ -155,41 +192,35 @@ class Journal:
         except OSError:
             os.close(descriptor)
             raise
-        self._file, self._size = descriptor, written
+        return descriptor, written
 
     def _rotate(self) -> None:
         full = self._file
         try:
-            self._begin_segment()
+            file, self._size = self._begin_segment()
         except OSError as error:
             raise self._fail("rotation", error) from None
-        # The thread that syncs closes it: here it would have to wait for the disk.
-        self._retired.append(full)
-        self._folder_unsynced = True
+        with self._switching:  # whoever syncs sees the full one as current or as retired, never as neither
+            self._file = file
+            # The thread that syncs closes it: here it would have to wait for the disk.
+            self._retired.append(full)
+            self._folder_unsynced = True
 
     def _fail(self, what: str, why: OSError | str) -> AuditUnavailable:
         self._failed = True
         logger().error("journal_failed", journal=self._name, segment=self._segment, at=what, why=str(why))
         return AuditUnavailable(_REFUSAL)
 
-    def _keep_synced(self) -> None:
-        while not self._failed and not self._stopping.wait(SYNC_SECONDS):
-            if self._unsynced:
-                try:
-                    self.sync()
-                except AuditUnavailable:
-                    return
 
-
-def _frame(sequence: int, record: Record) -> bytes:
+def _sealed(record: Record, parts: int) -> bytes:
     try:
-        payload = encode_record(record)
-        if len(payload) > MAX_PAYLOAD_BYTES:
-            raise ValueError(f"{len(payload)} bytes are more than a journal takes of one record")
+        sealed = encode_record(record)
+        if len(sealed) + parts > MAX_PAYLOAD_BYTES // 2:
+            raise ValueError(f"{len(sealed) + parts} bytes are more than a journal takes of one record")
     except (ValueError, TypeError, OverflowError, msgspec.MsgspecError) as error:
         logger().error("record_unwritable", record_id=record.record_id, exc_info=error)
         raise AuditUnavailable(_REFUSAL) from None
-    return pack_frame(sequence, payload)
+    return sealed
 
 
 def _take(folder: Path) -> int:

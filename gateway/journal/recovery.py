@@ -10,6 +10,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from gateway.chain import genesis, link
 from gateway.journal.segment import (
     FRAME_OVERHEAD,
     Flaw,
@@ -24,19 +25,22 @@ from gateway.journal.segment import (
     segment_path,
 )
 from gateway.logs import logger
+from gateway.sealing import NoContent, unpack_content
 
 
 class JournalEnd(Struct, frozen=True):
-    """Where a journal ends: its own name, its last sequence, and the number of the newest segment in its folder."""
+    """Where a journal ends: its own name, its last sequence, the newest segment in its folder, the chain at the end."""
 
     journal: str
     sequence: int
     segment: int
+    chain: bytes
 
 
 def find_end(folder: Path, name: str) -> JournalEnd:
     """Return where the journal in `folder` ends, after cutting the torn tail that a killed writer may have left.
 
+    `name` (`<gateway>/<worker>`) is what the name of a journal that is begun here starts with.
     Only the newest segment is read. When it is damaged so that its last sequence is not sure, nothing of it is
     touched and another journal begins beside it; the recorder raises the alarm about what it cannot read.
     """
@@ -55,20 +59,22 @@ def find_end(folder: Path, name: str) -> JournalEnd:
         except HeaderUnreadable as error:
             logger().error("journal_segment_unreadable", segment=str(path), why=str(error))
             break
-        sequence = _last_sequence(path, data, header, start)
-        if sequence is None:
+        end = _end_of(path, data, header, start)
+        if end is None:
             break
-        return JournalEnd(header.journal, sequence, newest)
-    return JournalEnd(f"{name}.{secrets.token_hex(6)}", 0, newest)
+        return JournalEnd(header.journal, end[0], newest, end[1])
+    journal = f"{name}.{secrets.token_hex(6)}"
+    return JournalEnd(journal, 0, newest, genesis(journal))
 
 
-def _last_sequence(path: Path, data: bytes, header: SegmentHeader, start: int) -> int | None:
+def _end_of(path: Path, data: bytes, header: SegmentHeader, start: int) -> tuple[int, bytes] | None:
+    """Return the last sequence of a segment and the chain after it; None when that is not sure."""
     view = memoryview(data)
-    at, sequence = start, header.first_sequence
+    at, sequence, last = start, header.first_sequence, memoryview(b"")
     while at < len(view):
         frame = read_frame(view, at)
         if not isinstance(frame, Flaw) and frame[0] == sequence:
-            at, sequence = at + FRAME_OVERHEAD + len(frame[1]), sequence + 1
+            at, sequence, last = at + FRAME_OVERHEAD + len(frame[1]), sequence + 1, frame[1]
             continue
         damage = {"segment": str(path), "offset": at, "sequence": sequence}
         onward = resume(view, at, sequence)
@@ -82,7 +88,16 @@ def _last_sequence(path: Path, data: bytes, header: SegmentHeader, start: int) -
             logger().warning("journal_torn_tail_cut", **damage, bytes=len(view) - at)
             _cut(path, at)
             break
-    return sequence - 1
+    try:
+        return sequence - 1, _chain_after(sequence - 1, last) if last else header.chain
+    except NoContent as error:
+        logger().error("journal_damaged", segment=str(path), sequence=sequence - 1, why=f"its last frame: {error}")
+        return None
+
+
+def _chain_after(sequence: int, content: memoryview) -> bytes:
+    previous, sealed, _, _ = unpack_content(content)
+    return link(previous, sequence, sealed)
 
 
 def _cut(path: Path, size: int) -> None:

@@ -4,13 +4,15 @@ A journal is a folder of segments named by 12 decimal digits and `.journal`; a h
 Integers are little-endian.
 
     segment = header, frame*
-    header  = magic "PMJRNL\\r\\n" (8 bytes), format version u16 (1), length of the map u16, crc32c of the map u32, map
-    map     = msgpack {"journal": str, "segment": int, "first_sequence": int, "created_ns": int}
+    header  = magic "PMJRNL\\r\\n" (8 bytes), format version u16 (2), length of the map u16, crc32c of the map u32, map
+    map     = msgpack {"journal": str, "segment": int, "first_sequence": int, "created_ns": int, "chain": bytes}
     frame   = length of the payload u32, crc32c of (sequence, payload) u32, sequence u64, payload
-    payload = msgpack map of one record, never empty, at most 1 GiB
+    payload = the content of one record (`gateway.sealing`), never empty, at most 1 GiB
 
-The name in the map is the journal's own, `<worker>.<12 hex digits>`, drawn when its first segment is made. Its
-sequences begin at 1 and have no gap, within a segment, from one to the next and over restarts of the worker. A worker
+The name in the map is the journal's own, `<gateway>/<worker>.<12 hex digits>`, drawn when its first segment is made.
+Its sequences begin at 1 and have no gap, within a segment, from one to the next and over restarts of the worker. Its
+frames are a hash chain (`gateway.chain`): each holds the chain before it, and `chain` in a header is the one before
+its first frame, which binds a segment to the one before. A worker
 that cannot tell where its journal ends begins another one beside it, under another name, and never re-uses a sequence.
 Frames are appended in order by one writer, each by a single write, so a reader that meets a frame which runs past the
 end of a live segment reads it again later.
@@ -28,7 +30,7 @@ from crc32c import crc32c
 from msgspec import Struct
 
 MAGIC = b"PMJRNL\r\n"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SUFFIX = ".journal"
 MAX_PAYLOAD_BYTES = 2**30
 _HEADER = struct.Struct("<8sHHI")
@@ -48,6 +50,7 @@ class SegmentHeader(Struct, frozen=True):
     segment: int
     first_sequence: int
     created_ns: int
+    chain: bytes
 
 
 class HeaderIncomplete(Exception):
@@ -128,7 +131,7 @@ def parse_header(data: bytes) -> tuple[SegmentHeader, int]:
 
 
 def pack_frame(sequence: int, payload: bytes) -> bytes:
-    """Return the frame of one record; `payload` is its msgpack map."""
+    """Return the frame of one record; `payload` is its content."""
     number = _SEQUENCE.pack(sequence)
     return b"".join((_CHECKED.pack(len(payload), crc32c(payload, crc32c(number))), number, payload))
 

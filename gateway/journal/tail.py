@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from gateway.chain import genesis
 from gateway.journal.segment import (
     FRAME_OVERHEAD,
     MAX_HEADER_BYTES,
@@ -28,7 +29,8 @@ from gateway.journal.segment import (
     segment_path,
 )
 from gateway.ports import JournalPosition
-from gateway.record import Frame, decode_record
+from gateway.record import Frame
+from gateway.sealing import NoContent, frame_of, unpack_content
 
 CHUNK_BYTES = 2**20
 STUCK_SECONDS = 1.0
@@ -73,6 +75,8 @@ class Tail:
         self._window = CHUNK_BYTES
         self._journal = ""
         self._sequence = 0
+        self._chain = b""
+        self._follows = True
         self._leftover = 0
 
     def read(self, budget: Budget) -> list[Frame]:
@@ -138,8 +142,13 @@ class Tail:
             return False
         expected = known.sequence + 1 if known is not None else 1
         inside = known is not None and known.segment == number
+        self._chain = known.chain if known is not None else genesis(header.journal)
+        self._follows = True
         if not inside:
             self._account(header, expected)
+            if header.first_sequence == expected and header.chain != self._chain:
+                self._raise_alarm(0, "it does not follow on the segment before it", segment=number)
+            self._chain = header.chain
         self.segment, self._journal = number, header.journal
         self.offset = known.offset if known is not None and inside else start
         self._sequence = expected - 1 if inside else header.first_sequence - 1
@@ -169,7 +178,8 @@ class Tail:
 
     def _note(self) -> None:
         if self._journal:
-            self._known[self._journal] = JournalPosition(self._journal, self.segment, self.offset, self._sequence)
+            place = JournalPosition(self._journal, self.segment, self.offset, self._sequence, self._chain)
+            self._known[self._journal] = place
 
     # ── within a segment ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -194,12 +204,20 @@ class Tail:
             return True
         return bool(data) and self._face(view)
 
-    def _decode(self, frames: list[Frame], payload: memoryview) -> None:
+    def _decode(self, frames: list[Frame], content: memoryview) -> None:
+        sequence = self._sequence + 1
         try:
-            frames.append(Frame(self._journal, self._sequence + 1, decode_record(payload)))
-        except msgspec.DecodeError as error:
+            previous, sealed, request, response = unpack_content(content)
+            if previous != self._chain and self._follows:
+                self._raise_alarm(0, "it does not follow on the record before it", frames_follow=True)
+            frame = frame_of(self._journal, sequence, previous, sealed, request, response)
+        except (NoContent, msgspec.DecodeError) as error:
             self._raise_alarm(1, f"its checksum holds but it is no record: {error}", frames_follow=True)
-        self._sequence += 1
+            self._follows = False
+        else:
+            frames.append(frame)
+            self._chain, self._follows = frame.chain, True
+        self._sequence = sequence
 
     def _face(self, view: memoryview) -> bool:
         """Deal with a frame at the present offset that cannot be read; return whether reading can go on."""
@@ -217,6 +235,7 @@ class Tail:
             why = flaw.value if isinstance(flaw, Flaw) else Flaw.SEQUENCE.value
             self._raise_alarm(onward[1] - self._sequence - 1, f"a frame {why}", frames_follow=True)
             self.offset, self._sequence = self.offset + onward[0], onward[1] - 1
+            self._follows = False
             return True
         if frames_follow(data, 0, self._sequence + 1):
             self._raise_alarm(0, "a bad frame; the ones after it in this segment cannot be told apart")

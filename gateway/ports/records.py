@@ -6,7 +6,8 @@ Everything in a store is kept under the UTC day on which it was shipped (`Batch.
 claims; so a day is complete when the next one begins, and a checkpoint never covers two days.
 """
 
-from collections.abc import Awaitable, Collection, Iterator, Mapping, Sequence
+from asyncio import Future
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -20,7 +21,7 @@ class RecordSink(Protocol):
     def check(self) -> None:
         """Raise `AuditUnavailable` when records cannot be kept now, so that no work is begun for nothing."""
 
-    def append(self, record: Record, request: bytes, response: bytes) -> Awaitable[None] | None:
+    def append(self, record: Record, request: bytes, response: bytes) -> Future[None] | None:
         """Make the record survive the death of this process; with durability `power`, what is returned, once awaited,
         that of the machine. `request` and `response` are the parts of `capture`.
 
@@ -34,7 +35,9 @@ class RecordSink(Protocol):
 
 
 class JournalPosition(Struct, frozen=True):
-    """How far one journal has been shipped: the next byte to read in a segment, the last sequence, the chain after it."""
+    """How far one journal has been shipped: the next byte to read in a segment, the last sequence, the chain after
+    it.
+    """
 
     journal: str
     segment: int
@@ -299,8 +302,8 @@ class AuditStore(Protocol):
     def keys(self) -> Sequence[PublicKey]:
         """Return every public key that was published, oldest first."""
 
-    def checkpoints(self, gateway: str | None = None) -> Iterator[SignedCheckpoint]:
-        """Yield the checkpoints in order of gateway and number."""
+    def checkpoints(self, gateway: str | None = None, day: str | None = None) -> Iterator[SignedCheckpoint]:
+        """Yield the checkpoints, of one gateway or of one day if that is said, in order of gateway and number."""
 
     def checkpoint_of(self, place: Place) -> SignedCheckpoint | None:
         """Return the checkpoint that covers a place, or None while there is none."""
@@ -312,17 +315,25 @@ class AuditStore(Protocol):
     # ── privacy ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def places_of(self, unit: bytes) -> Sequence[Place]:
-        """Return where the records of a caller stand, by the digest of the routing key, with their shadows, in order."""
+        """Return where the records of a caller stand, by the digest of the routing key, with their shadows, in
+        order.
+        """
 
     def erase(self, places: Collection[Place], erasure: str) -> int:
         """Take the contents (both parts) of records for good and note by which control record; return of how many.
 
-        Those whose contents an earlier erasure took are left as they are and not counted. The bytes are no longer in any file
-        of the store when it returns, as far as the kind of store can promise that.
+        Those whose contents an earlier erasure took are left as they are and not counted. The bytes are no longer in
+        any file of the store when it returns, as far as the kind of store can promise that.
         """
 
+    def places_in(self, day: str, models: Collection[str]) -> Sequence[Place]:
+        """Return the places of a day's records of some models, in order; stubs do not count."""
+
     def thin(self, day: str, models: Collection[str], pruning: str) -> Thinned:
-        """Take the records of some models out of a day, and leave stubs, so that the rest can still be verified."""
+        """Take the records of some models out of a day, and leave stubs, so that the rest can still be verified.
+
+        Each stub notes `pruning`. The day must not be the newest: no record may come to it any more.
+        """
 
     def drop(self, day: str, pruning: str) -> Sequence[Dropped]:
         """Take a whole day with its checkpoints out of the store; positions and gaps stay. The newest day is refused.

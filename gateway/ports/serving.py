@@ -13,6 +13,7 @@ from gateway.catalog import Manifest, Signature
 from gateway.errors import GatewayError
 from gateway.messages import Headers, Readiness, Rendered, Result, Tensors, Work
 
+
 class InferProtocol(Protocol):
     """One wire protocol's half of an inference: bodies to tensors and back, errors to bodies."""
 

@@ -1,0 +1,22 @@
+"""What the calls about records work with, as one thing that the composition root puts together.
+
+Belongs here: that bundle. Never here: behaviour.
+"""
+
+from msgspec import Struct
+
+from gateway.control_records import ControlRecords
+from gateway.evidence.erasure import Erasing
+from gateway.evidence.pruning import Pruning
+from gateway.ports import AuditStore
+from gateway.recorder import Recorder
+
+
+class AuditParts(Struct, frozen=True):
+    """The store, who fills it, who keeps control records, and who takes things out of it."""
+
+    store: AuditStore
+    recorder: Recorder
+    records: ControlRecords
+    erasing: Erasing
+    pruning: Pruning
