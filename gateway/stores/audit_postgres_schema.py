@@ -1,0 +1,267 @@
+"""The tables of the audit store in PostgreSQL: made and changed under a lock, each day a partition of its own.
+
+    records       one row a record: the sealed bytes, the chain before them, and columns to look it up and list it;
+                  what pruning leaves of one (a stub) stays in its row
+    parts         the contents of its bodies, which can be erased, and by which control record that was done
+    spans         where a journal's records of a day begin and end; only to find them faster
+    positions, gaps, checkpoints, covers, public_keys, dropped     what outlives a day
+    rewrites      partitions that still have to be rewritten, so that what was taken out of them leaves the disk
+
+`number` is the order of recording. The unique key of a place has to contain the day, since PostgreSQL keeps one index
+for each partition; that a place is not taken twice in different days is seen to by who writes.
+
+Belongs here: the schema, its versions, partitions. Never here: a statement about records.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import date, timedelta
+from typing import Final
+
+import psycopg
+
+from gateway.errors import AuditUnavailable
+from gateway.logs import logger
+from gateway.stores.postgres_link import Link
+
+SCHEMA_LOCK: Final = 0x506D5363
+"""The advisory lock under which tables and partitions are made, changed and dropped."""
+DAYS_AHEAD: Final = 2
+PARTITIONED: Final = ("records", "parts")
+_FIRST: Final = """
+CREATE TABLE schema_versions (version int PRIMARY KEY, at timestamptz NOT NULL DEFAULT now());
+CREATE SEQUENCE numbers CACHE 1;
+CREATE TABLE records (
+  number bigint NOT NULL,
+  sequence bigint NOT NULL,
+  received_ns bigint NOT NULL,
+  day date NOT NULL,
+  journal text COLLATE "C" NOT NULL,
+  previous bytea NOT NULL,
+  sealed bytea,
+  chain bytea,
+  pruning text COLLATE "C",
+  record_id bytea,
+  primary_id bytea,
+  stray_key bigint,
+  stray_primary_key bigint,
+  request_key bigint,
+  oip_key bigint,
+  unit bytea,
+  decided boolean,
+  model text COLLATE "C",
+  version text COLLATE "C",
+  status bigint,
+  outcome text COLLATE "C",
+  reason text COLLATE "C",
+  role text COLLATE "C",
+  caller text COLLATE "C",
+  gateway text COLLATE "C",
+  action text COLLATE "C",
+  PRIMARY KEY (journal, sequence, day)
+) PARTITION BY RANGE (day);
+CREATE INDEX records_by_number ON records (number);
+CREATE INDEX records_by_time ON records (received_ns);
+CREATE INDEX records_by_model ON records (model, received_ns);
+CREATE INDEX records_not_served ON records (received_ns) WHERE outcome <> 'served';
+CREATE INDEX records_of_control ON records (received_ns) WHERE role = 'control';
+CREATE INDEX records_by_request ON records (request_key, received_ns) WHERE request_key IS NOT NULL;
+CREATE INDEX records_by_oip ON records (oip_key, received_ns) WHERE oip_key IS NOT NULL;
+CREATE INDEX records_stray ON records (stray_key) WHERE stray_key IS NOT NULL;
+CREATE INDEX records_stray_primary ON records (stray_primary_key) WHERE stray_primary_key IS NOT NULL;
+CREATE INDEX records_by_unit ON records (substr(unit, 1, 64)) WHERE unit IS NOT NULL;
+CREATE INDEX records_stubs ON records (journal, sequence) WHERE pruning IS NOT NULL;
+CREATE TABLE parts (
+  number bigint NOT NULL,
+  day date NOT NULL,
+  request bytea NOT NULL,
+  response bytea NOT NULL,
+  erasure text COLLATE "C",
+  PRIMARY KEY (number, day)
+) PARTITION BY RANGE (day);
+CREATE TABLE spans (
+  day date NOT NULL,
+  journal text COLLATE "C" NOT NULL,
+  first bigint NOT NULL,
+  last bigint NOT NULL,
+  first_ns bigint NOT NULL,
+  last_ns bigint NOT NULL,
+  strays boolean NOT NULL,
+  PRIMARY KEY (day, journal)
+) WITH (fillfactor = 50);
+CREATE INDEX spans_of_journal ON spans (journal);
+CREATE TABLE positions (
+  journal text COLLATE "C" PRIMARY KEY,
+  segment bigint NOT NULL,
+  "offset" bigint NOT NULL,
+  sequence bigint NOT NULL,
+  chain bytea NOT NULL
+) WITH (fillfactor = 50);
+CREATE TABLE gaps (
+  journal text COLLATE "C" NOT NULL,
+  first bigint NOT NULL,
+  count bigint NOT NULL,
+  segment bigint NOT NULL,
+  "offset" bigint NOT NULL,
+  why text COLLATE "C" NOT NULL,
+  at_ns bigint NOT NULL,
+  PRIMARY KEY (journal, first, segment, "offset")
+);
+CREATE TABLE checkpoints (
+  gateway text COLLATE "C" NOT NULL,
+  number bigint NOT NULL,
+  day date NOT NULL,
+  at_ns bigint NOT NULL,
+  statement bytea NOT NULL,
+  listing bytea NOT NULL,
+  signature bytea NOT NULL,
+  key text COLLATE "C" NOT NULL,
+  PRIMARY KEY (gateway, number)
+);
+CREATE INDEX checkpoints_of_day ON checkpoints (day);
+CREATE TABLE covers (
+  journal text COLLATE "C" NOT NULL,
+  last bigint NOT NULL,
+  first bigint NOT NULL,
+  gateway text COLLATE "C" NOT NULL,
+  number bigint NOT NULL,
+  PRIMARY KEY (journal, last, gateway, number),
+  FOREIGN KEY (gateway, number) REFERENCES checkpoints ON DELETE CASCADE
+);
+CREATE INDEX covers_of_checkpoint ON covers (gateway, number);
+CREATE TABLE public_keys (
+  gateway text COLLATE "C" NOT NULL,
+  key text COLLATE "C" NOT NULL,
+  pem text COLLATE "C" NOT NULL,
+  since_ns bigint NOT NULL,
+  PRIMARY KEY (gateway, key)
+);
+CREATE TABLE dropped (
+  day date NOT NULL,
+  journal text COLLATE "C" NOT NULL,
+  first bigint NOT NULL,
+  last bigint NOT NULL,
+  records bigint NOT NULL,
+  pruning text COLLATE "C" NOT NULL,
+  PRIMARY KEY (day, journal, pruning)
+);
+CREATE TABLE rewrites (partition text COLLATE "C" PRIMARY KEY);
+"""
+_VERSIONS: Final = (_FIRST,)
+"""What brings the schema from each version to the next, from nothing on."""
+NEWEST: Final = len(_VERSIONS)
+# Bodies compress better than they are worth waiting for with PostgreSQL's own method; not every server has the other.
+_COMPRESS = "ALTER TABLE parts ALTER request SET COMPRESSION lz4, ALTER response SET COMPRESSION lz4"
+_FOUND = "SELECT to_regclass('pointsman.schema_versions') IS NOT NULL"
+_DAYS = "SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid WHERE inhparent = 'records'::regclass"
+
+
+def bring_schema(connection: Link, where: str) -> None:
+    """Make the tables, or bring them to the version that this Pointsman knows. Any number of gateways may do it at once.
+
+    Raises:
+        AuditUnavailable: they are of a newer version.
+    """
+    if _version(connection) == NEWEST:
+        return
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (SCHEMA_LOCK,))
+        found = _version(connection)
+        _refuse_newer(found, where)
+        # Asked first: where the database's owner made the schema for us, we may not be allowed to make one.
+        if _one(connection, "SELECT to_regnamespace('pointsman') IS NULL"):
+            connection.execute("CREATE SCHEMA pointsman")
+        for version, statements in enumerate(_VERSIONS[found:], found + 1):
+            connection.execute(statements)
+            connection.execute("INSERT INTO schema_versions (version) VALUES (%s)", (version,))
+        if found == 0 and _one(connection, "SELECT 'lz4' = ANY (enumvals) FROM pg_settings WHERE name = %s", _TOAST):
+            connection.execute(_COMPRESS)
+    if found < NEWEST:
+        logger().info("audit_schema_brought", where=where, version=NEWEST, before=found)
+
+
+_TOAST = ("default_toast_compression",)
+
+
+def check_schema(connection: Link, where: str) -> None:
+    """See to it that the tables are of the version that this Pointsman knows.
+
+    Raises:
+        AuditUnavailable: they are not, or are not there.
+    """
+    found = _version(connection)
+    _refuse_newer(found, where)
+    if found < NEWEST:
+        told = f"has schema {found}" if found else "has no records yet"
+        raise AuditUnavailable(f"the audit store at {where} {told}; start a gateway of this version on it first")
+
+
+def _refuse_newer(found: int, where: str) -> None:
+    if found > NEWEST:
+        raise AuditUnavailable(
+            f"the audit store at {where} has schema {found} and this Pointsman knows schema {NEWEST}; "
+            "run the version that made it, or a newer one"
+        )
+
+
+def _version(connection: Link) -> int:
+    if not _one(connection, _FOUND):
+        return 0
+    return int(_one(connection, "SELECT coalesce(max(version), 0) FROM schema_versions") or 0)
+
+
+def _one(connection: Link, statement: str, values: Sequence[object] = ()) -> object:
+    row = connection.execute(statement.encode(), values).fetchone()
+    return row[0] if row is not None else None
+
+
+def days_of(connection: Link) -> list[date]:
+    """Return the days that have partitions, in order; also those made ahead."""
+    names = (name for (name,) in connection.execute(_DAYS).fetchall())
+    return sorted(date.fromisoformat(name.removeprefix("records_")) for name in names)
+
+
+def partition(table: str, day: date) -> str:
+    """Return the name of a day's partition."""
+    return f"{table}_{day:%Y%m%d}"
+
+
+class Partitions:
+    """The partitions that are known to be there, so that they need not be asked for with each batch."""
+
+    def __init__(self) -> None:
+        self._known: set[date] = set()
+
+    def make(self, connection: Link, day: date) -> None:
+        """Make the partitions of a day if there are none, and of the next days ahead of time."""
+        if day not in self._known:
+            self._make(connection, (day,))
+        ahead = [later for n in range(1, DAYS_AHEAD + 1) if (later := day + timedelta(n)) not in self._known]
+        if ahead:
+            try:
+                self._make(connection, ahead)
+            except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled) as error:
+                # The day's own partition is there; the next batch tries again.
+                logger().warning("partitions_not_made", days=[str(one) for one in ahead], why=type(error).__name__)
+
+    def forget(self) -> None:
+        """Ask again the next time; a day was dropped."""
+        self._known.clear()
+
+    def _make(self, connection: Link, days: Iterable[date]) -> None:
+        with connection.transaction():
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", (SCHEMA_LOCK,))
+            there = set(days_of(connection))
+            for day in days:
+                if day not in there:
+                    _attach(connection, day)
+        self._known.update(days)
+
+
+def _attach(connection: Link, day: date) -> None:
+    # Attaching lets others go on reading and writing; CREATE TABLE … PARTITION OF would wait for all of them.
+    for table in PARTITIONED:
+        name = partition(table, day)
+        connection.execute(
+            f"CREATE TABLE {name} (LIKE {table} INCLUDING INDEXES INCLUDING STORAGE INCLUDING COMPRESSION);"
+            f"ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ('{day}') TO ('{day + timedelta(1)}')".encode()
+        )
