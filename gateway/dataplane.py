@@ -190,7 +190,13 @@ class DataPlane:
     def ready(self) -> bool:
         """Tell whether requests should be sent here: rules are in force and followed, records kept, no drain begun."""
         rules = self._rules
-        return not self.stopping and rules.snapshot is not None and not rules.behind and not self._sink.failed
+        if self.stopping or rules.snapshot is None or rules.behind:
+            return False
+        try:
+            self._sink.check()
+        except AuditUnavailable:
+            return False
+        return True
 
     async def model_ready(self, model: str, version: str | None) -> Readiness:
         """Tell whether a version (or without one: every version that the split can choose) can serve now.

@@ -33,7 +33,8 @@ PRAGMA cache_size = -32768;
 class Schema(Struct, frozen=True):
     """What a file is for: its `name` in messages, its mark, and the statements that make it.
 
-    `changes` maps an older version to the statements that bring a file of it to the next one.
+    `changes` maps an older version to the statements that bring a file of it to the next one; `settings` are pragmas
+    that the writing connection needs beside those of every file.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Schema(Struct, frozen=True):
     version: int
     statements: str
     changes: Mapping[int, str] = {}
+    settings: str = ""
 
 
 class SqliteFile:
@@ -120,7 +122,8 @@ class SqliteFile:
         connection = apsw.Connection(str(self._path))
         try:
             connection.set_busy_timeout(_BUSY_MS)
-            connection.execute(_SETTINGS).fetchall()  # stepped to the end: a row stops `execute` on the way
+            # Stepped to the end, each: a row stops `execute` on the way.
+            connection.execute(_SETTINGS + self._schema.settings).fetchall()
             with connection:
                 self._bring_schema(connection)
         except BaseException:

@@ -1,0 +1,115 @@
+"""Composition of a data worker: the data plane on the data port, its journal, and the rules that it follows.
+
+Belongs here: connecting those and ending them in order. Never here: request logic, or parts that the control process
+has too (`assembly`).
+"""
+
+import asyncio
+import gc
+import socket
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from functools import partial
+
+from gateway import logs
+from gateway.assembly import executor_factory, on_sigterm, redis_url, upstream_client
+from gateway.config import Settings
+from gateway.control_records import loss_record
+from gateway.dataplane import DataPlane
+from gateway.flight import Origin
+from gateway.journal import Journal
+from gateway.journal.space import Space
+from gateway.metrics import Board, Slot, board_path
+from gateway.protocols.oip_v2 import OipV2Face
+from gateway.shadow import Shadows
+from gateway.sink import Sink
+from gateway.snapshot import Rules
+from gateway.stores.rules_redis import RedisRules
+from gateway.tasks import Tasks
+from gateway.wire.asgi import AsgiFace
+from gateway.wire.serving import serve_until
+
+_SHADOW_DRAIN_SECONDS = 1.0
+_READINESS_SECONDS = 0.02
+
+
+async def run_worker(settings: Settings, index: int, listening: socket.socket) -> int:
+    """Run one data worker until SIGTERM; return its exit code, 1 when its journal failed and it must be replaced."""
+    name = f"w{index}"
+    logs.configure(settings.log_level, gateway=settings.gateway, worker=name)
+    tasks = Tasks()
+    async with AsyncExitStack() as stack:
+        board = Board(board_path(settings.data_dir / "run", index))
+        stack.callback(board.close)
+        board.begin()
+        sink = _sink(settings, name, board)
+        stack.callback(sink.close)
+        source = RedisRules(redis_url(settings))
+        stack.push_async_callback(source.close)
+        client = upstream_client(settings)
+        stack.push_async_callback(client.close)
+        factory = executor_factory(settings, client, stack)
+        rules = Rules(source, factory, settings.data_dir / "rules", board, settings.rules, f"{settings.gateway}/{name}")
+        stack.push_async_callback(rules.close)
+        stack.push_async_callback(tasks.cancel)
+        shadows = Shadows(settings.shadow, sink, board)
+        origin = Origin(settings.gateway, name, settings.audit.record_headers)
+        plane = DataPlane(rules, sink, shadows, board, origin)
+        stop = asyncio.Event()
+        begin_drain = _drain(plane, board, stop, settings.shutdown.notice_seconds)
+        on_sigterm(begin_drain)
+        tasks.start("rules", _follow(rules))
+        tasks.start("readiness", _show_readiness(plane, sink, board, begin_drain))
+        face = AsgiFace(OipV2Face(plane).handle, settings.limits.max_body_bytes)
+        await serve_until(stop, face, listening, settings.shutdown.drain_seconds)
+        await shadows.drain(_SHADOW_DRAIN_SECONDS)
+        return 1 if sink.failed else 0
+
+
+def _sink(settings: Settings, name: str, board: Board) -> Sink:
+    audit = settings.audit
+    journals = settings.data_dir / "journal"
+    journals.mkdir(mode=0o700, parents=True, exist_ok=True)
+    space = Space(journals, board, warn_percent=audit.disk_warn_percent, full_percent=audit.disk_full_percent)
+    journal = Journal(
+        journals,
+        name,
+        audit.segment_bytes,
+        board,
+        gateway=settings.gateway,
+        durability=audit.durability,
+        tick=space.look,
+    )
+    return Sink(journal, space, board, partial(loss_record, settings.gateway, name), on_full=audit.on_full)
+
+
+async def _follow(rules: Rules) -> None:
+    # Rules of 10 000 models are a million objects that live long. Collections that look at all of them again and again
+    # while they are made take half of a start, and each later one would stop requests for 0.4 s (measured).
+    gc.disable()
+    try:
+        await rules.start()
+    finally:
+        gc.enable()
+    gc.collect()
+    gc.freeze()
+    await rules.run()
+
+
+def _drain(plane: DataPlane, board: Board, stop: asyncio.Event, notice_seconds: float) -> Callable[[], None]:
+    def begin() -> None:
+        """Go not ready at once, and close the port when load balancers have had time to see it."""
+        plane.stopping = True
+        board[Slot.READY] = 0
+        asyncio.get_running_loop().call_later(notice_seconds, stop.set)
+
+    return begin
+
+
+async def _show_readiness(plane: DataPlane, sink: Sink, board: Board, begin_drain: Callable[[], None]) -> None:
+    """Keep the board's READY slot true to the data plane; a worker whose journal failed makes way for a new one."""
+    while not plane.stopping:
+        board[Slot.READY] = int(plane.ready())
+        if sink.failed:
+            begin_drain()
+        await asyncio.sleep(_READINESS_SECONDS)
