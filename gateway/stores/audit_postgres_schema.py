@@ -3,7 +3,8 @@
     records       one row a record: the sealed bytes, the chain before them, and columns to look it up and list it;
                   what pruning leaves of one (a stub) stays in its row
     parts         the contents of its bodies, which can be erased, and by which control record that was done
-    spans         where a journal's records of a day begin and end; only to find them faster
+    spans         when a gateway's records of a day were received; only to find them faster
+    stretches     where a journal's records of a day begin and end; the same
     positions, gaps, checkpoints, covers, public_keys, dropped     what outlives a day
     rewrites      partitions that still have to be rewritten, so that what was taken out of them leaves the disk
 
@@ -60,7 +61,7 @@ CREATE TABLE records (
   PRIMARY KEY (journal, sequence, day)
 ) PARTITION BY RANGE (day);
 CREATE INDEX records_by_number ON records (number);
-CREATE INDEX records_by_time ON records (received_ns);
+CREATE INDEX records_by_time ON records (received_ns) WHERE pruning IS NULL;
 CREATE INDEX records_by_model ON records (model, received_ns);
 CREATE INDEX records_not_served ON records (received_ns) WHERE outcome <> 'served';
 CREATE INDEX records_of_control ON records (received_ns) WHERE role = 'control';
@@ -69,7 +70,7 @@ CREATE INDEX records_by_oip ON records (oip_key, received_ns) WHERE oip_key IS N
 CREATE INDEX records_stray ON records (stray_key) WHERE stray_key IS NOT NULL;
 CREATE INDEX records_stray_primary ON records (stray_primary_key) WHERE stray_primary_key IS NOT NULL;
 CREATE INDEX records_by_unit ON records (substr(unit, 1, 64)) WHERE unit IS NOT NULL;
-CREATE INDEX records_stubs ON records (journal, sequence) WHERE pruning IS NOT NULL;
+CREATE INDEX records_stubs ON records (journal, sequence, received_ns) WHERE pruning IS NOT NULL;
 CREATE TABLE parts (
   number bigint NOT NULL,
   day date NOT NULL,
@@ -80,15 +81,19 @@ CREATE TABLE parts (
 ) PARTITION BY RANGE (day);
 CREATE TABLE spans (
   day date NOT NULL,
-  journal text COLLATE "C" NOT NULL,
-  first bigint NOT NULL,
-  last bigint NOT NULL,
+  gateway text COLLATE "C" NOT NULL,
   first_ns bigint NOT NULL,
   last_ns bigint NOT NULL,
   strays boolean NOT NULL,
-  PRIMARY KEY (day, journal)
+  PRIMARY KEY (day, gateway)
 ) WITH (fillfactor = 50);
-CREATE INDEX spans_of_journal ON spans (journal);
+CREATE TABLE stretches (
+  journal text COLLATE "C" NOT NULL,
+  day date NOT NULL,
+  first bigint NOT NULL,
+  last bigint NOT NULL,
+  PRIMARY KEY (journal, day)
+) WITH (fillfactor = 50);
 CREATE TABLE positions (
   journal text COLLATE "C" PRIMARY KEY,
   segment bigint NOT NULL,
@@ -151,6 +156,7 @@ _VERSIONS: Final = (_FIRST,)
 NEWEST: Final = len(_VERSIONS)
 # Bodies compress better than they are worth waiting for with PostgreSQL's own method; not every server has the other.
 _COMPRESS = "ALTER TABLE parts ALTER request SET COMPRESSION lz4, ALTER response SET COMPRESSION lz4"
+_HAS_LZ4 = "SELECT 'lz4' = ANY (enumvals) FROM pg_settings WHERE name = 'default_toast_compression'"
 _FOUND = "SELECT to_regclass('pointsman.schema_versions') IS NOT NULL"
 _DAYS = "SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid WHERE inhparent = 'records'::regclass"
 
@@ -168,18 +174,15 @@ def bring_schema(connection: Link, where: str) -> None:
         found = _version(connection)
         _refuse_newer(found, where)
         # Asked first: where the database's owner made the schema for us, we may not be allowed to make one.
-        if _one(connection, "SELECT to_regnamespace('pointsman') IS NULL"):
+        if connection.value("SELECT to_regnamespace('pointsman') IS NULL"):
             connection.execute("CREATE SCHEMA pointsman")
         for version, statements in enumerate(_VERSIONS[found:], found + 1):
             connection.execute(statements)
             connection.execute("INSERT INTO schema_versions (version) VALUES (%s)", (version,))
-        if found == 0 and _one(connection, "SELECT 'lz4' = ANY (enumvals) FROM pg_settings WHERE name = %s", _TOAST):
+        if found == 0 and connection.value(_HAS_LZ4):
             connection.execute(_COMPRESS)
     if found < NEWEST:
         logger().info("audit_schema_brought", where=where, version=NEWEST, before=found)
-
-
-_TOAST = ("default_toast_compression",)
 
 
 def check_schema(connection: Link, where: str) -> None:
@@ -195,6 +198,11 @@ def check_schema(connection: Link, where: str) -> None:
         raise AuditUnavailable(f"the audit store at {where} {told}; start a gateway of this version on it first")
 
 
+def is_there(connection: Link) -> bool:
+    """Tell whether the tables have been made, whatever their version."""
+    return _version(connection) > 0
+
+
 def _refuse_newer(found: int, where: str) -> None:
     if found > NEWEST:
         raise AuditUnavailable(
@@ -204,20 +212,24 @@ def _refuse_newer(found: int, where: str) -> None:
 
 
 def _version(connection: Link) -> int:
-    if not _one(connection, _FOUND):
+    if not connection.value(_FOUND):
         return 0
-    return int(_one(connection, "SELECT coalesce(max(version), 0) FROM schema_versions") or 0)
-
-
-def _one(connection: Link, statement: str, values: Sequence[object] = ()) -> object:
-    row = connection.execute(statement.encode(), values).fetchone()
-    return row[0] if row is not None else None
+    return int(connection.value("SELECT coalesce(max(version), 0) FROM schema_versions"))
 
 
 def days_of(connection: Link) -> list[date]:
     """Return the days that have partitions, in order; also those made ahead."""
-    names = (name for (name,) in connection.execute(_DAYS).fetchall())
+    names = (name for (name,) in connection.rows(_DAYS))
     return sorted(date.fromisoformat(name.removeprefix("records_")) for name in names)
+
+
+def parse_day(text: str) -> date | None:
+    """Return a day as the port writes it; None if it is none."""
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        return None
+    return day if day.isoformat() == text else None
 
 
 def partition(table: str, day: date) -> str:

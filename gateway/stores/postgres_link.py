@@ -11,8 +11,8 @@ all is given up by a clock of ours.
 import select
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from time import monotonic
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from gateway.errors import AuditUnavailable
+from gateway.logs import logger
 from gateway.stores.postgres_url import PostgresAddress
 
 STATEMENT_SECONDS = 30
@@ -45,9 +46,19 @@ SELECT current_setting('server_version_num')::int / 10000,
   set_config('idle_in_transaction_session_timeout', %(idle)s, false),
   set_config('search_path', 'pointsman', false),
   set_config('plan_cache_mode', 'force_custom_plan', false),
+  set_config('synchronize_seqscans', 'off', false),
   set_config('jit', 'off', false)
 """
-"""Plans are made anew for each set of values: a generic one would look at, and lock, every day of the store."""
+"""Plans are made anew for each set of values: a generic one would look at, and lock, every day of the store. What is read
+from end to end is read from its beginning, so that staged records are inserted in their order."""
+
+
+Values = Sequence[Any] | Mapping[str, Any]
+"""What is put into a statement."""
+
+
+class Unreachable(AuditUnavailable):
+    """No connection can be made now."""
 
 
 class Link(psycopg.Connection[tuple[Any, ...]]):
@@ -58,6 +69,20 @@ class Link(psycopg.Connection[tuple[Any, ...]]):
     def wait(self, gen: Generator[Any, Any, Any], *words: Any, **named: Any) -> Any:
         """Wait for an answer, as psycopg does, but not for ever."""
         return super().wait(_within(gen, self.patience_s), *words, **named)
+
+    def rows(self, statement: str, values: Values = ()) -> list[tuple[Any, ...]]:
+        """Execute a statement and return its rows."""
+        return self.execute(statement.encode(), values, binary=True).fetchall()
+
+    def value(self, statement: str, values: Values = ()) -> Any:
+        """Execute a statement that gives one row, and return its first column."""
+        row = self.execute(statement.encode(), values, binary=True).fetchone()
+        assert row is not None
+        return row[0]
+
+
+Lend = Callable[[], AbstractContextManager[Link]]
+"""Lends a connection for reading."""
 
 
 def _within(gen: Generator[Any, Any, Any], seconds: float) -> Generator[Any, Any, Any]:
@@ -96,6 +121,7 @@ class PostgresLink:
         self._idle: deque[Link] = deque()
         self._free = threading.BoundedSemaphore(READERS)
         self._closed = False
+        self._warned = False
 
     @contextmanager
     def writer(self) -> Iterator[Link]:
@@ -108,6 +134,9 @@ class PostgresLink:
                 _or_close(connection, self._prepare)
             try:
                 yield connection
+            except psycopg.errors.ReadOnlySqlTransaction:
+                connection.close()  # it was the primary; the next connection finds out which is now
+                raise
             finally:
                 self._writer = self._kept(connection)
 
@@ -123,7 +152,9 @@ class PostgresLink:
     def reader(self) -> Iterator[Link]:
         """Lend a connection for reading, outside of a transaction; one thread has it at a time."""
         if not self._free.acquire(timeout=_LOCK_SECONDS):
-            raise AuditUnavailable(f"the audit store at {self.where} is busy: all {READERS} readers are taken; try again")
+            raise AuditUnavailable(
+                f"the audit store at {self.where} is busy: all {READERS} readers are taken; try again"
+            )
         try:
             with self._translated():
                 connection = self._idle_one()
@@ -169,11 +200,19 @@ class PostgresLink:
     def _open(self, *, read_only: bool, seconds: int = STATEMENT_SECONDS) -> Link:
         if self._closed:
             raise AuditUnavailable(f"the audit store at {self.where} is closed")
-        options = dict(self._address.options)
+        options: dict[str, Any] = dict(self._address.options)
         if not read_only:
             options.setdefault("target_session_attrs", "read-write")  # of several hosts, the primary
-        connection = Link.connect(**options, autocommit=True, client_encoding="UTF8")
+        options["client_encoding"] = "UTF8"
+        try:
+            connection = Link.connect(**options, autocommit=True)
+        except psycopg.OperationalError as error:
+            raise Unreachable(
+                f"the audit store at {self.where} cannot be reached: {self._address.masked(str(error))}"
+            ) from None
         connection.patience_s = seconds + _GRACE_SECONDS
+        if read_only:
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         _or_close(connection, lambda it: self._set_up(it, read_only, seconds))
         return connection
 
@@ -195,10 +234,9 @@ class PostgresLink:
             raise AuditUnavailable(
                 f"the database at {self.where} has the encoding {encoding}; make one with ENCODING 'UTF8'"
             )
-        if fsync != "on" and not read_only:
-            raise AuditUnavailable(
-                f"the server at {self.where} runs with fsync = off, so a power cut can destroy every record; turn it on"
-            )
+        if fsync != "on" and not self._warned:
+            self._warned = True
+            logger().warning("audit_store_unsafe", where=self.where, why="its server runs with fsync = off")
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
