@@ -40,14 +40,19 @@ class Contents(Struct, frozen=True):
     body: bytes | None
 
 
-def capture(body: bytes, mode: Literal["full", "digest", "none"], policy: Capture) -> tuple[Payload, bytes]:
+def capture(
+    body: bytes, mode: Literal["full", "digest", "none"], policy: Capture, salt: bytes | None = None
+) -> tuple[Payload, bytes]:
     """Return the payload and the part of `body` under `policy`. Size (bytes) and digest are always of the whole body.
+
+    `salt` is `SALT_BYTES` random bytes that are used for nothing else; without it they are drawn here.
 
     With `redact`, the fields named by its JSON pointers (RFC 6901) are replaced before the body is kept; a body that
     is not JSON is then not kept at all, because nobody can say where its secrets are.
     """
     digest = sha256(body).digest()
-    salt = os.urandom(SALT_BYTES)
+    if salt is None:
+        salt = os.urandom(SALT_BYTES)
     if mode != "full":
         return Payload(len(body), sha256(salt + digest + _NO_DIGEST).digest()), salt + digest
     kept: bytes | None = body

@@ -19,7 +19,9 @@ from gateway.catalog import Manifest, Signature
 from gateway.config import Settings
 from gateway.control_records import ControlRecords
 from gateway.controlplane import ControlPlane, StoreWatch
+from gateway.evidence.checkpointing import Checkpointer
 from gateway.evidence.erasure import Erasing
+from gateway.evidence.keys import open_key
 from gateway.evidence.pruning import Pruning
 from gateway.evidence.rules_log import RulesLog
 from gateway.gauges import BoardFolder
@@ -93,6 +95,8 @@ async def run_control(settings: Settings, listening: socket.socket) -> int:
 
 def _recorder(settings: Settings, store: AuditStore, book: Book, stack: AsyncExitStack) -> Recorder:
     """Return the recorder, running in a thread of its own until `stack` ends it."""
+    keys = settings.data_dir / "keys"
+    checkpoints = Checkpointer(store, open_key(keys), settings.gateway, keys, seconds=settings.audit.checkpoint_seconds)
     recorder = Recorder(
         settings.data_dir / "journal", store, checkpoints, book.observe, settings.audit.keep_segments_seconds
     )

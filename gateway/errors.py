@@ -40,6 +40,10 @@
     │   ├── ArtifactMissing         artifact_missing
     │   ├── DigestMismatch          digest_mismatch
     │   └── ArtifactInvalid         artifact_invalid
+    ├── EvidenceError               what a record is proven by cannot be made, or does not hold
+    │   ├── KeyUnusable             key_unusable
+    │   ├── NotCovered              not_covered
+    │   └── NotProven               not_proven
     └── SettingsError               settings
 
 Belongs here: what went wrong, in words that say what to do. Never here: status numbers of a protocol; each
@@ -335,6 +339,30 @@ class ArtifactInvalid(ArtifactError):
     """The artifact has the right digest but is no model that can be run."""
 
     code = "artifact_invalid"
+
+
+class EvidenceError(GatewayError):
+    """What a record is proven by cannot be made, or does not hold."""
+
+    code = "not_proven"
+
+
+class KeyUnusable(EvidenceError):
+    """A key cannot be read, or is none that signs checkpoints. The message never holds any of it."""
+
+    code = "key_unusable"
+
+
+class NotCovered(EvidenceError):
+    """No checkpoint covers the record yet, or the contents that would have to be proven are no longer kept."""
+
+    code = "not_covered"
+
+
+class NotProven(EvidenceError):
+    """A receipt does not prove what it says. The message is the first reason why not."""
+
+    code = "not_proven"
 
 
 class SettingsError(GatewayError):

@@ -3,13 +3,14 @@
 Belongs here: collecting facts on the way and turning them into a record. Never here: deciding or executing.
 """
 
+import os
 from collections.abc import Mapping
 from time import monotonic_ns
 
 from msgspec import Struct
 
 from gateway.attempt import Tried
-from gateway.capture import capture, capture_unseen, quotes_body, told
+from gateway.capture import SALT_BYTES, capture, capture_unseen, quotes_body, told
 from gateway.errors import GatewayError, ServingError
 from gateway.identity import new_record_id, request_id_of, trace_id_of
 from gateway.messages import InferRequest, Rendered
@@ -112,13 +113,13 @@ class Flight:
         """Return the record of this request as answered by `rendered`, and the parts of request and response."""
         request, decision, facts, entry = self.request, self.decision, self.facts, self.entry
         policy = entry.route.capture if entry is not None else _DEFAULT_CAPTURE
-        body = request.body
+        body, salts = request.body, os.urandom(2 * SALT_BYTES)
         if request.declared_size > len(body):
             incoming, asked = capture_unseen(request.declared_size)
         else:
-            incoming, asked = capture(body, policy.request, policy)
+            incoming, asked = capture(body, policy.request, policy, salts[:SALT_BYTES])
         kept = "digest" if quotes_body(self.error, policy) else policy.response
-        outgoing, answered = capture(rendered.body, kept, policy)
+        outgoing, answered = capture(rendered.body, kept, policy, salts[SALT_BYTES:])
         record = Record(
             record_id=self.record_id,
             request_id=self.request_id,

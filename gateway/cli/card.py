@@ -70,6 +70,8 @@ def _what_happened(record: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("consulted headers", consulted),
         ("rules revision", record["rules_revision"]),
         ("rules", "the last known ones: the rules store did not answer" if record["stale"] else None),
+        ("erased by", f"control record {record['erasure']}" if record.get("erasure") else None),
+        ("journal", f"{record['journal']}, record {record['sequence']}, chain {record['chain'][:16]}…"),
         ("worker", "/".join(part for part in (record["gateway"], record["worker"]) if part)),
         ("protocol", record["protocol"]),
     ]
@@ -87,8 +89,11 @@ def _latency(record: Mapping[str, Any]) -> str:
 
 
 def _payload(side: str, payload: Mapping[str, Any], full: bool) -> list[tuple[str, object]]:
+    if payload.get("erased"):
+        return [(side, f"{payload['size']} bytes; the contents were erased for good")]
     flags = ", ".join(payload[flag] if flag == "encoding" else flag for flag in _PAYLOAD_FLAGS if payload.get(flag))
-    size = f"{payload['size']} bytes, sha256 {payload['sha256']}" + (f" ({flags})" if flags else "")
+    digest = f", sha256 {payload['sha256']}" if payload["sha256"] else ""
+    size = f"{payload['size']} bytes{digest}" + (f" ({flags})" if flags else "")
     return [(side, size), (f"{side} body", _shortened(payload.get("body"), full))]
 
 

@@ -33,7 +33,7 @@ class Control:
         self.rules_folder = bench.folder if gateway == "gw" else self.folder / "rules"
         self.run_folder = self.folder / "run"
         self.run_folder.mkdir(parents=True, exist_ok=True)
-        self.audit = SqliteAudit(self.folder / "audit.db")
+        self.audit = SqliteAudit(self.folder / "audit")
         self.archive = SqliteRevisions(self.folder / "revisions.db")
         self.boards = BoardFolder(self.run_folder)
         for part in (self.audit, self.archive, self.boards):

@@ -8,7 +8,7 @@ from typing import Any
 
 from gateway.controlplane.lookups import Lookups
 from gateway.ports import ChangeSet, Head, Resettlement, Write
-from gateway.record import Frame, Payload, Record
+from gateway.record import Payload, Record
 from gateway.stores.audit_sqlite import SqliteAudit
 from gateway.stores.revisions_sqlite import SqliteRevisions
 from routing import (
@@ -24,6 +24,7 @@ from routing import (
 )
 from tests.conftest import RunningValkey
 from tests.gateway.conftest import Bench, Document, RunBench
+from tests.records import ChainedJournal, batch
 
 SECOND = 1_000_000_000
 _KEYS = ("head", "routes", "cohorts", "versions", "changes")
@@ -59,11 +60,12 @@ class Looking:
         self.bench = bench
         self.store = bench.store
         self.archive = SqliteRevisions(folder / "revisions.db")
-        self.audit = SqliteAudit(folder / "audit.db")
+        self.audit = SqliteAudit(folder / "audit")
         for part in (self.archive, self.audit):
             bench.opened.callback(part.close)
         self.lookups = Lookups(bench.store, self.audit, self.archive)
         self._sequence = 0
+        self._journal = ChainedJournal()
 
     def again(self, archive: SqliteRevisions) -> Lookups:
         """Return look-ups of another control process, with an archive of its own."""
@@ -120,8 +122,7 @@ class Looking:
         head = await self.store.head()
         assert head is not None
         sent = headers or {}
-        self._sequence += 1
-        record_id = f"r-{self._sequence}"
+        record_id = f"r-{self._journal.sequence + 1}"
         key = routing_key(rules.route, sent)
         consulted = {n: sent[n] for n in consulted_headers(rules.route, rules.cohorts) if n in sent}
         received_ns = fields.pop("received_ns", time.time_ns())
@@ -138,8 +139,8 @@ class Looking:
             "protocol": "oip-v2",
             "outcome": "served",
             "status": 200,
-            "request": Payload(0, ""),
-            "response": Payload(0, ""),
+            "request": Payload(0),
+            "response": Payload(0),
             "asked_version": asked,
             "intended": decision.version,
             "served": decision.version,
@@ -154,7 +155,7 @@ class Looking:
             "headers": consulted,
         }
         record = Record(**(given | fields))
-        self.audit.write([Frame("w0.0123456789ab", self._sequence, record)], [])
+        self.audit.write(batch(self._journal.frames(record)))
         return record
 
 

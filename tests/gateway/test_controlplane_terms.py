@@ -8,10 +8,11 @@ import pytest
 
 from gateway.controlplane import Terms
 from gateway.errors import AuditUnavailable, InvalidDocument, TooManyMoves
-from gateway.record import Frame, Payload, Record
+from gateway.record import Payload, Record
 from routing import Facts, parse_route, resolve, unit_digest
 from tests.gateway.conftest import Bench, RunBench
 from tests.gateway.control import HALVES, WHOLE, Control, cohort, origin, route, two_versions
+from tests.records import ChainedJournal, batch
 
 CALLERS = [f"u-{n}" for n in range(200)]
 
@@ -32,8 +33,8 @@ async def with_traffic(bench: Bench) -> Control:
             protocol="oip-v2",
             outcome="served",
             status=200,
-            request=Payload(2, "a" * 64),
-            response=Payload(2, "b" * 64),
+            request=Payload(2),
+            response=Payload(2),
             intended="1",
             served="1",
             reason="split",
@@ -45,7 +46,7 @@ async def with_traffic(bench: Bench) -> Control:
         )
         for index, caller in enumerate(CALLERS)
     ]
-    control.audit.write([Frame("j", sequence, record) for sequence, record in enumerate(records, 1)], [])
+    control.audit.write(batch(ChainedJournal().frames(*records)))
     return control
 
 

@@ -13,23 +13,34 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import msgspec
 import pytest
 
 from gateway.admin.app import build_admin
+from gateway.admin.audit_parts import AuditParts
 from gateway.book import Book
+from gateway.capture import capture
 from gateway.catalog import Manifest
+from gateway.control_records import ControlRecords
 from gateway.controlplane import ControlPlane, StoreWatch
+from gateway.evidence.checkpointing import Checkpointer
+from gateway.evidence.erasure import Erasing
+from gateway.evidence.keys import open_key
+from gateway.evidence.pruning import Pruning
+from gateway.evidence.rules_log import RulesLog
 from gateway.gauges import BoardFolder
 from gateway.journal import Journal
 from gateway.metrics import Board, Slot
 from gateway.ports import Acknowledgement, Head
-from gateway.record import Record
+from gateway.record import Payload, Record
 from gateway.recorder import Recorder
+from gateway.settings_audit import AuditSettings
 from gateway.stores.audit_sqlite import SqliteAudit
 from gateway.stores.revisions_sqlite import SqliteRevisions
 from gateway.stores.rules_redis import RedisRules
 from gateway.tasks import Tasks
 from gateway.wire.serving import serve_until
+from routing.types import Capture
 
 PUBLISH_WAIT_S = 0.3
 
@@ -44,6 +55,7 @@ class Admin:
         control: ControlPlane,
         store: RedisRules,
         journal: Journal,
+        own_journal: Journal,
         audit: SqliteAudit,
         board: Board,
         stop_recorder: Callable[[], Awaitable[None]],
@@ -52,6 +64,7 @@ class Admin:
         self.control = control
         self.store = store
         self.journal = journal
+        self.own_journal = own_journal
         self.audit = audit
         self.board = board
         self.stop_recorder = stop_recorder
@@ -113,10 +126,15 @@ class Admin:
             **fields,
         }
 
-    def record(self, *records: Record) -> None:
-        """Have records in the worker's journal."""
+    def record(self, *records: Record, request: bytes | None = None, response: bytes | None = None) -> None:
+        """Have records in the worker's journal, with these bodies if any."""
         for record in records:
-            self.journal.append(record)
+            payloads: dict[str, Payload] = {}
+            parts = {"request": b"", "response": b""}
+            for name, body in (("request", request), ("response", response)):
+                if body is not None:
+                    payloads[name], parts[name] = capture(body, "full", Capture())
+            self.journal.append(msgspec.structs.replace(record, **payloads), parts["request"], parts["response"])
 
 
 Test = Callable[[Any], Awaitable[None]]
@@ -140,9 +158,13 @@ async def _admin(url: str, folder: Path) -> AsyncIterator[Admin]:
         (folder / name).mkdir()
     board = Board(folder / "run" / "worker-0.board")
     board.begin()
-    journal = Journal(folder / "journal", "w0", 2**20, board)
-    audit, book, store = SqliteAudit(folder / "audit.db"), Book(folder / "run"), RedisRules(url)
-    recorder = Recorder(folder / "journal", audit, book.observe, 600.0)
+    journal = Journal(folder / "journal", "w0", 2**20, board, gateway="g")
+    audit, book, store = SqliteAudit(folder / "audit"), Book(folder / "run"), RedisRules(url)
+    checkpoints = Checkpointer(audit, open_key(folder / "keys"), "g", folder / "keys")
+    recorder = Recorder(folder / "journal", audit, checkpoints, book.observe, 600.0)
+    own_board = Board(folder / "run" / "control.board")
+    own_journal = Journal(folder / "journal", "control", 2**20, own_board, gateway="g")
+    records = ControlRecords(own_journal, "g")
     book.watch(recorder)
     stopping, stop = threading.Event(), asyncio.Event()
     recording = threading.Thread(target=recorder.run, args=(stopping,), name="recorder")
@@ -155,7 +177,24 @@ async def _admin(url: str, folder: Path) -> AsyncIterator[Admin]:
     await store.initialise()
     archive, boards = SqliteRevisions(folder / "revisions.db"), BoardFolder(folder / "run")
     watch = StoreWatch(store, folder / "rules", boards)
-    control = ControlPlane(store, audit, archive, _inspect, watch, boards, gateway="g", publish_wait_s=PUBLISH_WAIT_S)
+    control = ControlPlane(
+        store,
+        audit,
+        archive,
+        _inspect,
+        watch,
+        boards,
+        gateway="g",
+        publish_wait_s=PUBLISH_WAIT_S,
+        tell=RulesLog(records).tell,
+    )
+    parts = AuditParts(
+        store=audit,
+        recorder=recorder,
+        records=records,
+        erasing=Erasing(audit, records, folder / "journal", lambda: recorder.catch_up(1.0)),
+        pruning=Pruning(audit, records, AuditSettings()),
+    )
     await watch.look()
     tasks = Tasks()
     tasks.start("rules store", watch.run())
@@ -172,11 +211,12 @@ async def _admin(url: str, folder: Path) -> AsyncIterator[Admin]:
             control=control,
             store=store,
             journal=journal,
+            own_journal=own_journal,
             audit=audit,
             board=board,
             stop_recorder=stop_recorder,
         )
-        app = build_admin(control, audit, recorder, book, lambda: [*watch.troubles(), *at.troubles])
+        app = build_admin(control, parts, book, lambda: [*watch.troubles(), *at.troubles])
         serving = asyncio.create_task(serve_until(stop, app, listening, 1.0))
         try:
             yield at
@@ -187,7 +227,7 @@ async def _admin(url: str, folder: Path) -> AsyncIterator[Admin]:
             await stop_recorder()
             await tasks.cancel()
             await store.close()
-    for part in (journal, audit, archive, book, boards, board):
+    for part in (journal, own_journal, audit, archive, book, boards, board, own_board):
         part.close()
 
 

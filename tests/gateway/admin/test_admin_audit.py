@@ -2,13 +2,19 @@
 
 import asyncio
 import base64
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from gateway.admin.audit import explained, families, shown_payload
+from gateway.admin.audit import families
+from gateway.admin.shown import explained, shown_payload
+from gateway.capture import capture
+from gateway.ports import Kept
 from gateway.record import Attempt, Payload, Record
+from routing.types import Capture
+from tests.records import ChainedJournal
 
 WithAdmin = Callable[..., None]
 LOOK_UP = "/admin/v1/audit/requests"
@@ -22,8 +28,8 @@ PRIMARY = Record(
     protocol="oip-v2",
     outcome="served",
     status=200,
-    request=Payload(14, "a" * 64, BODY),
-    response=Payload(3, "b" * 64, b"\xff\x00\x01", truncated=True),
+    request=Payload(14),
+    response=Payload(3),
     oip_id="é/..",
     intended="2",
     served="2",
@@ -71,22 +77,27 @@ async def with_route(at: Any) -> None:
 def test_record_is_shown_with_every_field_its_shadows_its_version_and_the_decision(with_admin: WithAdmin) -> None:
     async def test(at: Any) -> None:
         await with_route(at)
-        at.record(PRIMARY, SHADOW)
+        at.record(PRIMARY, request=BODY, response=b"\xff\x00\x01")
+        at.record(SHADOW)
         found = await look_up(at, "r-1")
         assert set(found) == {"id", "records"}
         assert found["id"] == "r-1"
         [record] = found["records"]
-        assert set(record) == {*PRIMARY.__struct_fields__, "received", "shadows", "version", "decision"}
+        beside = {"received", "shadows", "version", "decision", "journal", "sequence", "chain", "day", "erasure"}
+        assert set(record) == {*PRIMARY.__struct_fields__, *beside}
+        assert (record["journal"], record["sequence"], record["erasure"]) == (at.journal.name, 1, None)
         assert record["received"] == "2025-11-24T16:00:00.123456Z"
+        commitment = record["request"].pop("commitment")
+        assert len(bytes.fromhex(commitment)) == 32
         assert record["request"] == {
             "size": 14,
-            "sha256": "a" * 64,
+            "sha256": hashlib.sha256(BODY).hexdigest(),
             "body": '{"inputs": []}',
             "truncated": False,
             "redacted": False,
         }
         assert base64.b64decode(record["response"]["body"]) == b"\xff\x00\x01"
-        assert (record["response"]["encoding"], record["response"]["truncated"]) == ("base64", True)
+        assert (record["response"]["encoding"], record["response"]["truncated"]) == ("base64", False)
         assert record["attempts"] == [
             {"version": "2", "backend": "onnx", "infer_us": 900, "status": None, "error": None}
         ]
@@ -153,7 +164,7 @@ def test_version_and_route_are_null_when_the_rules_do_not_know_them(with_admin: 
     with_admin(test)
 
 
-def test_record_and_its_route_are_still_shown_and_a_note_says_what_is_missing_when_redis_is_down(
+def test_record_is_shown_with_its_version_and_route_from_the_archive_when_redis_is_down(
     with_admin: WithAdmin, start_valkey: Callable[[], Any]
 ) -> None:
     private = start_valkey()
@@ -167,10 +178,9 @@ def test_record_and_its_route_are_still_shown_and_a_note_says_what_is_missing_wh
         [record] = found["records"]
         assert record["served"] == "2"
         assert len(record["shadows"]) == 1
-        assert record["version"] is None
+        assert record["version"]["owner"] == "risk"
         assert record["decision"]["route"]["split"] == {"1": 9000, "2": 1000}
-        [note] = found["notes"]
-        assert note.startswith("version manifests cannot be shown: ")
+        assert "notes" not in found
 
     with_admin(test, private.url)
 
@@ -187,8 +197,8 @@ def test_refused_request_is_shown_with_the_words_it_got(with_admin: WithAdmin) -
                 protocol="oip-v2",
                 outcome="refused",
                 status=404,
-                request=Payload(0, "0" * 64),
-                response=Payload(0, "0" * 64),
+                request=Payload(0),
+                response=Payload(0),
                 known_model=False,
                 error_code="unknown_model",
                 error="there is no model nothing",
@@ -247,16 +257,17 @@ def test_look_up_is_a_problem_when_the_audit_store_fails(with_admin: WithAdmin) 
 
 
 def test_shadow_without_its_primary_is_not_hidden() -> None:
-    assert families([SHADOW]) == [(SHADOW, [])]
-    assert families([PRIMARY, SHADOW]) == [(PRIMARY, [SHADOW])]
+    primary, shadow = (Kept(frame, "2026-11-25") for frame in ChainedJournal().frames(PRIMARY, SHADOW))
+    assert families([shadow]) == [(shadow, [])]
+    assert families([primary, shadow]) == [(primary, [shadow])]
 
 
 def test_text_that_is_cut_within_a_character_is_shown_in_base64() -> None:
-    whole = shown_payload(Payload(2, "0" * 64, "é".encode()))
+    whole = shown_payload(*capture("é".encode(), "full", Capture()), None)
     assert whole["body"] == "é"
     assert "encoding" not in whole
-    cut = shown_payload(Payload(2, "0" * 64, "é".encode()[:1], truncated=True))
-    assert (cut["body"], cut["encoding"]) == ("ww==", "base64")
+    cut = shown_payload(*capture("é".encode(), "full", Capture(max_bytes=1)), None)
+    assert (cut["body"], cut["encoding"], cut["truncated"]) == ("ww==", "base64", True)
 
 
 def test_explanation_says_in_words_why_a_version_answered() -> None:

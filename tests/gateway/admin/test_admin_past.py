@@ -143,7 +143,7 @@ def test_recorded_request_is_explained_by_its_own_facts_and_compared_with_its_re
         first = await with_history(at)
         unit = unit_digest("u-1").hex()
         chosen = (await at.http.post(f"{PLACE}/explain", json={"key": "u-1", "at": first})).json()["decision"]
-        empty = Payload(0, "0" * 64)
+        empty = Payload(0)
         recorded = Record(
             record_id="r-1",
             request_id="order-1",

@@ -54,7 +54,7 @@ def test_preview_goes_by_the_recorded_requests_of_its_window_when_no_keys_are_gi
     async def test(at: Any) -> None:
         revision = await with_route(at)
         now = (await at.http.post(f"{PLACE}/explain", json={})).json()["moment_ns"]
-        empty = Payload(0, "0" * 64)
+        empty = Payload(0)
         for number, age_s in enumerate((10, 20, 7200)):
             at.record(
                 Record(
