@@ -1,8 +1,8 @@
 """The audit store in PostgreSQL 15 or newer, for any number of gateways that share one database.
 
-What is committed survives the death of the server's machine, whatever its defaults are: our sessions set
-`synchronous_commit`. A connection that is lost leaves no doubt: whether its last transaction was committed or not, the same
-batch can be written again, and what is there already is left as it is.
+What is committed survives the death of the server's machine, whatever its defaults are: our sessions turn
+`synchronous_commit` on. A connection that is lost leaves no doubt: whether its last transaction was committed or not,
+the same batch can be written again, and what is there already is left as it is.
 
 Belongs here: which connection does what. Never here: making ids or times, deciding what a record means, or a statement.
 """
@@ -13,7 +13,7 @@ from datetime import date
 
 import psycopg
 
-from gateway.errors import AuditUnavailable, InvalidInput
+from gateway.errors import InvalidInput
 from gateway.logs import logger
 from gateway.ports import (
     Batch,
@@ -33,6 +33,7 @@ from gateway.ports import (
     Thinned,
 )
 from gateway.stores import audit_postgres_checkpoints as checkpointing
+from gateway.stores import audit_postgres_days as partitions
 from gateway.stores import audit_postgres_evidence as evidence
 from gateway.stores import audit_postgres_listing as listing
 from gateway.stores import audit_postgres_lookups as lookups
@@ -40,16 +41,17 @@ from gateway.stores import audit_postgres_privacy as privacy
 from gateway.stores import audit_postgres_schema as schema
 from gateway.stores import audit_postgres_writing as writing
 from gateway.stores.audit_postgres_places import Rows
-from gateway.stores.postgres_link import Link, PostgresLink, Unreachable
+from gateway.stores.postgres_connection import Link, Unreachable
+from gateway.stores.postgres_link import PostgresLink
 from gateway.stores.postgres_url import parse_postgres_url
 
 
 class PostgresAudit:
     """An `AuditStore` in the database at `url` (`postgres_url` has its form). Every call may come from any thread.
 
-    The tables are made, or brought to this version, by the first connection that writes, which is tried at once. A server
-    that cannot be reached then is no error, since a gateway serves without it; every call tries again. With `read_only`
-    nothing is made or changed.
+    The tables are made, or brought to this version, by the first connection that writes, which is tried at once. A
+    server that cannot be reached then is no error, since a gateway serves without it; every call tries again. With
+    `read_only` nothing is made or changed.
 
     Raises:
         SettingsError: the URL cannot be used (construction).
@@ -59,7 +61,7 @@ class PostgresAudit:
     def __init__(self, url: str, *, read_only: bool = False) -> None:
         self._link = PostgresLink(parse_postgres_url(url), self._prepare, self._check, read_only)
         self._read_only = read_only
-        self._partitions = schema.Partitions()
+        self._partitions = partitions.Partitions()
         self._rows = Rows(self._link.reader)
         try:
             if read_only:
@@ -96,7 +98,7 @@ class PostgresAudit:
 
     def write(self, batch: Batch) -> None:
         """Commit a batch in one transaction."""
-        day = schema.parse_day(batch.day)
+        day = partitions.parse_day(batch.day)
         if day is None:
             raise InvalidInput(f"day: {batch.day!r} is no day such as 2026-11-25")
         with self._link.writer() as connection:

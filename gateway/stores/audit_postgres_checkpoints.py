@@ -12,9 +12,9 @@ from msgspec import Struct
 
 from gateway.errors import AuditUnavailable
 from gateway.ports import Dropped, Gap, Place, PublicKey, SignedCheckpoint
+from gateway.stores.audit_postgres_days import parse_day
 from gateway.stores.audit_postgres_rows import column_text, escaped, plain_text
-from gateway.stores.audit_postgres_schema import parse_day
-from gateway.stores.postgres_link import Lend, Link
+from gateway.stores.postgres_connection import Lend, Link
 
 _CHUNK: Final = 500
 _COLUMNS: Final = "checkpoints.gateway, checkpoints.number, day, at_ns, statement, listing, signature, key"
@@ -22,10 +22,11 @@ _SEAL: Final = """
 INSERT INTO checkpoints (gateway, number, day, at_ns, statement, listing, signature, key)
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING RETURNING 1
 """
-_ONE: Final = f"SELECT {_COLUMNS} FROM checkpoints WHERE gateway = %s AND number = %s"
-_LAST: Final = f"SELECT {_COLUMNS} FROM checkpoints WHERE gateway = %s ORDER BY number DESC LIMIT 1"
+_CHECKPOINTS: Final = f"SELECT {_COLUMNS} FROM checkpoints "  # noqa: S608 - names of ours
+_ONE: Final = _CHECKPOINTS + "WHERE gateway = %s AND number = %s"
+_LAST: Final = _CHECKPOINTS + "WHERE gateway = %s ORDER BY number DESC LIMIT 1"
 _NEXT: Final = f"""
-SELECT {_COLUMNS} FROM checkpoints
+{_CHECKPOINTS}
 WHERE (gateway, number) > (%(above)s, %(number)s) AND (%(gateway)s::text IS NULL OR gateway = %(gateway)s)
 AND (%(day)s::date IS NULL OR day = %(day)s) ORDER BY gateway, number LIMIT %(limit)s
 """
@@ -35,7 +36,7 @@ _COVER: Final = (
 _COVERING: Final = f"""
 SELECT {_COLUMNS} FROM covers JOIN checkpoints USING (gateway, number)
 WHERE journal = %(journal)s AND last >= %(sequence)s AND first <= %(sequence)s ORDER BY last LIMIT 1
-"""
+"""  # noqa: S608 - names of ours
 _PUBLISH: Final = "INSERT INTO public_keys (gateway, key, pem, since_ns) VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING"
 _KEYS: Final = "SELECT gateway, key, pem, since_ns FROM public_keys ORDER BY since_ns, gateway, key"
 _GAPS: Final = 'SELECT journal, first, count, segment, "offset", why, at_ns FROM gaps ORDER BY journal, first'

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from gateway.columns import LARGEST, bounded
 from gateway.ports import Day, Holding
+from gateway.stores.audit_postgres_days import days_of
 from gateway.stores.audit_postgres_rows import plain_text
-from gateway.stores.audit_postgres_schema import days_of
-from gateway.stores.postgres_link import Lend, Link
+from gateway.stores.postgres_connection import Lend, Link
 
 _BY_MODEL: Final = """
 SELECT model, count(*), min(received_ns), max(received_ns) FROM records

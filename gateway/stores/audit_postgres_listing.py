@@ -1,7 +1,7 @@
 """Listings of many records in the audit store in PostgreSQL: page by page, sampled, counted, from end to end.
 
-A statement looks at one day, and at a bounded number of records of it: where a filter leaves few, the end of that stretch is
-found first, in an index alone.
+A statement looks at one day, and at a bounded number of records of it: where a filter leaves few, the end of that
+stretch is found first, in an index alone.
 
 Belongs here: statements that list, day by day, and the form of a page's `next`. Never here: look-ups by id.
 """
@@ -20,7 +20,7 @@ from gateway.ports import Filter, Kept, Page, Sampled
 from gateway.record import Record, decode_record
 from gateway.stores.audit_postgres_lookups import WHOLE, kept_of
 from gateway.stores.audit_postgres_rows import column_text
-from gateway.stores.postgres_link import Lend, Link
+from gateway.stores.postgres_connection import Lend, Link
 
 LOOKED_AT: Final = 20_000
 """How many records one page looks at, at most."""
@@ -108,10 +108,8 @@ def _stretch(
 
 def _end(connection: Link, terms: _Terms, values: Mapping[str, Any]) -> tuple[int, int]:
     """Return how many records the next stretch has, at most `budget`, and the time (ns) of its last one."""
-    statement = (
-        f"SELECT count(*), coalesce(min(received_ns), 0) FROM (SELECT received_ns FROM records WHERE {_BELOW} {terms.by} "  # noqa: S608 - names of ours
-        "ORDER BY received_ns DESC LIMIT %(budget)s) AS looked_at"
-    )
+    times = f"SELECT received_ns FROM records WHERE {_BELOW} {terms.by} ORDER BY received_ns DESC LIMIT %(budget)s"  # noqa: S608 - names of ours
+    statement = f"SELECT count(*), coalesce(min(received_ns), 0) FROM ({times}) AS times"  # noqa: S608 - as above
     ((looked_at, end_ns),) = connection.rows(statement, values)
     return looked_at, end_ns
 
@@ -158,7 +156,7 @@ def count(lend: Lend, wanted: Filter) -> int:
 
 
 def scan(lend: Lend, wanted: Filter, *, contents: bool) -> Iterator[Sequence[Kept]]:
-    """Yield records in the order they were recorded, day by day, in chunks. No connection is held between two of them."""
+    """Yield records in the order they were recorded, day by day, in chunks. Between two no connection is held."""
     terms = _terms(wanted)
     if terms is None:
         return

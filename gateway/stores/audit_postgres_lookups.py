@@ -1,8 +1,8 @@
 """Look-ups by id in the audit store in PostgreSQL.
 
 A record id of ours tells the millisecond in which its record was received, so it is looked for in the days that have
-records of then. What callers named can lie in any day: all are gone through, newest first, a few in one statement, because
-a statement locks every index of each partition that it looks at.
+records of then. What callers named can lie in any day: all are gone through, newest first, a few in one statement,
+because a statement locks every index of each partition that it looks at.
 
 Belongs here: statements that find a few records, and rows made into what the port promises. Never here: listings.
 """
@@ -19,7 +19,7 @@ from gateway.ports import FIND_LIMIT, Kept, Place
 from gateway.record import Record
 from gateway.sealing import frame_of
 from gateway.stores.audit_postgres_rows import made_ms, oip_key, plain_text, record_key, request_key
-from gateway.stores.postgres_link import Link
+from gateway.stores.postgres_connection import Link
 
 DAYS_AT_ONCE: Final = 16
 _MS: Final = 1_000_000

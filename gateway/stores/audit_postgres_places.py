@@ -1,4 +1,4 @@
-"""The rows of journals in the audit store in PostgreSQL as they stand: nothing believed, each held against its sealed part.
+"""The rows of journals in PostgreSQL as they stand: nothing believed, each held against its sealed part.
 
 Where a journal's rows are is told by the table of stretches, which is as fresh as they are, and by the partitions
 themselves, asked now and then: a row where the table says that none can be was put there, and is shown like any other.
@@ -20,10 +20,10 @@ from msgspec import Struct
 from gateway.columns import bounded
 from gateway.ports import Row
 from gateway.record import decode_record
+from gateway.stores.audit_postgres_days import days_of
 from gateway.stores.audit_postgres_evidence import edges_of
 from gateway.stores.audit_postgres_rows import COLUMNS, column_text, plain_text, row_of
-from gateway.stores.audit_postgres_schema import days_of
-from gateway.stores.postgres_link import Lend
+from gateway.stores.postgres_connection import Lend
 
 ASK_AGAIN_SECONDS: Final = 60.0
 _CHUNK: Final = 500

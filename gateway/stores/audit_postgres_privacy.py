@@ -1,9 +1,9 @@
 """Taking things out of the audit store in PostgreSQL: contents, records of a model, whole days.
 
-What a transaction takes out stays in the table's file until its page is written over, also after VACUUM, which leaves the
-bytes where they were in the free room of the page. So partitions from which something was taken are written anew with
-what is left (VACUUM FULL), and the old files go. While that lasts nobody reads or writes them. Which ones are to be
-rewritten is committed together with the taking, so an end in between leaves nothing undone for good.
+What a transaction takes out stays in the table's file until its page is written over, also after VACUUM, which leaves
+the bytes where they were in the free room of the page. So partitions from which something was taken are written anew
+with what is left (VACUUM FULL), and the old files go. While that lasts nobody reads or writes them. Which ones are to
+be rewritten is committed together with the taking, so an end in between leaves nothing undone for good.
 
 Belongs here: the statements, and getting the bytes out of the files. Never here: who may ask, or records of having
 done it.
@@ -11,7 +11,6 @@ done it.
 
 import re
 import time
-from collections import defaultdict
 from collections.abc import Collection, Sequence
 from datetime import date
 from typing import Any, Final
@@ -21,10 +20,11 @@ import psycopg
 from gateway.errors import AuditUnavailable, InvalidInput
 from gateway.logs import logger
 from gateway.ports import Dropped, Place
+from gateway.stores.audit_postgres_days import PARTITIONED, days_of, parse_day, partition
 from gateway.stores.audit_postgres_evidence import held
 from gateway.stores.audit_postgres_rows import column_text, plain_text
-from gateway.stores.audit_postgres_schema import PARTITIONED, SCHEMA_LOCK, days_of, parse_day, partition
-from gateway.stores.postgres_link import Link
+from gateway.stores.audit_postgres_schema import SCHEMA_LOCK
+from gateway.stores.postgres_connection import Link
 
 UPKEEP_LOCK: Final = 0x506D5570
 """The advisory lock under which things are taken out; one gateway does so at a time."""
@@ -41,7 +41,8 @@ ON journal = j AND s BETWEEN first AND last ORDER BY day
 """
 _ERASE: Final = """
 INSERT INTO parts (number, day, request, response, erasure)
-SELECT number, day, '', '', %(erasure)s FROM records JOIN unnest(%(journals)s::text[], %(sequences)s::bigint[]) AS place (j, s)
+SELECT number, day, '', '', %(erasure)s FROM records
+JOIN unnest(%(journals)s::text[], %(sequences)s::bigint[]) AS place (j, s)
 ON journal = j AND sequence = s WHERE day = %(day)s AND pruning IS NULL
 ON CONFLICT (number, day) DO UPDATE SET request = '', response = '', erasure = excluded.erasure
 WHERE parts.erasure IS NULL
@@ -194,8 +195,8 @@ def rewrite(connection: Link) -> None:
         _wait_for_readers(connection)
         if _vacuum(connection, name) != 0:
             raise AuditUnavailable(
-                f"what was taken out of {name} is still on the disk, because a long transaction, a prepared one, a backup "
-                "or a replica still sees it; end that and do the same again"
+                f"what was taken out of {name} is still on the disk, because a long transaction, a prepared one, a "
+                "backup or a replica still sees it; end that and do the same again"
             )
         connection.execute("DELETE FROM rewrites WHERE partition = %s", (name,))
 

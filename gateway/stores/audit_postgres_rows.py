@@ -1,9 +1,9 @@
 """A record as a row of the audit store in PostgreSQL.
 
-Ids that callers choose are found by 64 bits of their hash, so one of any length takes eight bytes of an index; who finds
-something by them compares the record itself. A record id tells when the record was received, so it needs no index of its
-own; only one that does not (a stray) has a key. PostgreSQL's text cannot hold NUL, and its indexes no long text, so text
-stands in columns in a form of its own (`column_text`).
+Ids that callers choose are found by 64 bits of their hash, so one of any length takes eight bytes of an index; who
+finds something by them compares the record itself. A record id tells when the record was received, so it needs no index
+of its own; only one that does not (a stray) has a key. PostgreSQL's text cannot hold NUL, and its indexes no long text,
+so text stands in columns in a form of its own (`column_text`).
 
 Belongs here: what goes into a row, and how text is written in one. Never here: SQL that reads, or connections.
 """

@@ -1,4 +1,4 @@
-"""The tables of the audit store in PostgreSQL: made and changed under a lock, each day a partition of its own.
+"""The tables of the audit store in PostgreSQL, made and brought from version to version under a lock.
 
     records       one row a record: the sealed bytes, the chain before them, and columns to look it up and list it;
                   what pruning leaves of one (a stub) stays in its row
@@ -8,26 +8,21 @@
     positions, gaps, checkpoints, covers, public_keys, dropped     what outlives a day
     rewrites      partitions that still have to be rewritten, so that what was taken out of them leaves the disk
 
-`number` is the order of recording. The unique key of a place has to contain the day, since PostgreSQL keeps one index
-for each partition; that a place is not taken twice in different days is seen to by who writes.
+`number` is the order of recording. Records and parts have a partition for each day (`audit_postgres_days`). The unique
+key of a place has to contain the day, since PostgreSQL keeps an index for each partition alone; that a place is not
+taken twice in different days is seen to by who writes.
 
-Belongs here: the schema, its versions, partitions. Never here: a statement about records.
+Belongs here: the schema and its versions. Never here: partitions, or a statement about records.
 """
 
-from collections.abc import Iterable, Sequence
-from datetime import date, timedelta
 from typing import Final
-
-import psycopg
 
 from gateway.errors import AuditUnavailable
 from gateway.logs import logger
-from gateway.stores.postgres_link import Link
+from gateway.stores.postgres_connection import Link
 
 SCHEMA_LOCK: Final = 0x506D5363
 """The advisory lock under which tables and partitions are made, changed and dropped."""
-DAYS_AHEAD: Final = 2
-PARTITIONED: Final = ("records", "parts")
 _FIRST: Final = """
 CREATE TABLE schema_versions (version int PRIMARY KEY, at timestamptz NOT NULL DEFAULT now());
 CREATE SEQUENCE numbers CACHE 1;
@@ -158,11 +153,10 @@ NEWEST: Final = len(_VERSIONS)
 _COMPRESS = "ALTER TABLE parts ALTER request SET COMPRESSION lz4, ALTER response SET COMPRESSION lz4"
 _HAS_LZ4 = "SELECT 'lz4' = ANY (enumvals) FROM pg_settings WHERE name = 'default_toast_compression'"
 _FOUND = "SELECT to_regclass('pointsman.schema_versions') IS NOT NULL"
-_DAYS = "SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid WHERE inhparent = 'records'::regclass"
 
 
 def bring_schema(connection: Link, where: str) -> None:
-    """Make the tables, or bring them to the version that this Pointsman knows. Any number of gateways may do it at once.
+    """Make the tables, or bring them to the version that this Pointsman knows. Any number may do so at once.
 
     Raises:
         AuditUnavailable: they are of a newer version.
@@ -215,65 +209,3 @@ def _version(connection: Link) -> int:
     if not connection.value(_FOUND):
         return 0
     return int(connection.value("SELECT coalesce(max(version), 0) FROM schema_versions"))
-
-
-def days_of(connection: Link) -> list[date]:
-    """Return the days that have partitions, in order; also those made ahead."""
-    names = (name for (name,) in connection.rows(_DAYS))
-    return sorted(date.fromisoformat(name.removeprefix("records_")) for name in names)
-
-
-def parse_day(text: str) -> date | None:
-    """Return a day as the port writes it; None if it is none."""
-    try:
-        day = date.fromisoformat(text)
-    except ValueError:
-        return None
-    return day if day.isoformat() == text else None
-
-
-def partition(table: str, day: date) -> str:
-    """Return the name of a day's partition."""
-    return f"{table}_{day:%Y%m%d}"
-
-
-class Partitions:
-    """The partitions that are known to be there, so that they need not be asked for with each batch."""
-
-    def __init__(self) -> None:
-        self._known: set[date] = set()
-
-    def make(self, connection: Link, day: date) -> None:
-        """Make the partitions of a day if there are none, and of the next days ahead of time."""
-        if day not in self._known:
-            self._make(connection, (day,))
-        ahead = [later for n in range(1, DAYS_AHEAD + 1) if (later := day + timedelta(n)) not in self._known]
-        if ahead:
-            try:
-                self._make(connection, ahead)
-            except (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled) as error:
-                # The day's own partition is there; the next batch tries again.
-                logger().warning("partitions_not_made", days=[str(one) for one in ahead], why=type(error).__name__)
-
-    def forget(self) -> None:
-        """Ask again the next time; a day was dropped."""
-        self._known.clear()
-
-    def _make(self, connection: Link, days: Iterable[date]) -> None:
-        with connection.transaction():
-            connection.execute("SELECT pg_advisory_xact_lock(%s)", (SCHEMA_LOCK,))
-            there = set(days_of(connection))
-            for day in days:
-                if day not in there:
-                    _attach(connection, day)
-        self._known.update(days)
-
-
-def _attach(connection: Link, day: date) -> None:
-    # Attaching lets others go on reading and writing; CREATE TABLE … PARTITION OF would wait for all of them.
-    for table in PARTITIONED:
-        name = partition(table, day)
-        connection.execute(
-            f"CREATE TABLE {name} (LIKE {table} INCLUDING INDEXES INCLUDING STORAGE INCLUDING COMPRESSION);"
-            f"ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ('{day}') TO ('{day + timedelta(1)}')".encode()
-        )

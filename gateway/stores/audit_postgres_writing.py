@@ -20,7 +20,7 @@ from gateway.logs import logger
 from gateway.ports import Batch, Gap, JournalPosition
 from gateway.record import Frame
 from gateway.stores.audit_postgres_rows import COLUMNS, TYPES, column_text, escaped, plain_text, row_of_frame
-from gateway.stores.postgres_link import Link
+from gateway.stores.postgres_connection import Link
 
 _STAGED: Final = f"day, journal, sequence, previous, sealed, {COLUMNS}"
 ARRIVING: Final = f"""
