@@ -129,6 +129,14 @@ class PostgresServer:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
+    def cut_all(self, database: str) -> None:
+        """End every connection to a database from the server's side, and wait until they are closed."""
+        cut = self.execute(f"SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while any(Path(f"/proc/{pid}").exists() for pid, _ in cut):
+            assert time.monotonic() < deadline, "a connection does not end"
+            time.sleep(0.002)
+
     def log(self) -> str:
         """Return what the server has logged."""
         return (self.folder / "log").read_text(encoding="utf-8", errors="replace")

@@ -64,8 +64,7 @@ class Partitions:
         self._known.clear()
 
     def _make(self, connection: Link, days: Iterable[date]) -> None:
-        with connection.transaction():
-            connection.execute("SELECT pg_advisory_xact_lock(%s)", (SCHEMA_LOCK,))
+        with connection.holding(SCHEMA_LOCK), connection.transaction():
             there = set(days_of(connection))
             for day in days:
                 if day not in there:

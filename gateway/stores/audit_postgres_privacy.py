@@ -131,8 +131,7 @@ def drop(connection: Link, day: str, pruning: str) -> Sequence[Dropped]:
     if that_day is None:
         return ()
     _take_turn(connection)
-    with connection.transaction():
-        connection.execute("SELECT pg_advisory_xact_lock(%s)", (SCHEMA_LOCK,))
+    with connection.holding(SCHEMA_LOCK), connection.transaction():
         there = [one for one in days_of(connection) if one >= that_day]
         if that_day not in there:
             return ()

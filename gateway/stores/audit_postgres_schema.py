@@ -163,8 +163,8 @@ def bring_schema(connection: Link, where: str) -> None:
     """
     if _version(connection) == NEWEST:
         return
-    with connection.transaction():
-        connection.execute("SELECT pg_advisory_xact_lock(%s)", (SCHEMA_LOCK,))
+    # The lock comes before the transaction, which would not see what others made while it waited for it.
+    with connection.holding(SCHEMA_LOCK), connection.transaction():
         found = _version(connection)
         _refuse_newer(found, where)
         # Asked first: where the database's owner made the schema for us, we may not be allowed to make one.

@@ -9,8 +9,8 @@ Belongs here: opening a connection, its settings, its time limits. Never here: l
 """
 
 import select
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from time import monotonic
 from typing import Any, Final
 
@@ -78,6 +78,16 @@ class Link(psycopg.Connection[tuple[Any, ...]]):
         row = self.execute(statement.encode(), values, binary=True).fetchone()
         assert row is not None
         return row[0]
+
+    @contextmanager
+    def holding(self, lock: int) -> Iterator[None]:
+        """Hold an advisory lock that only one connection can have; it goes with the connection if that is lost."""
+        self.execute("SELECT pg_advisory_lock(%s)", (lock,))
+        try:
+            yield
+        finally:
+            if not self.closed:
+                self.execute("SELECT pg_advisory_unlock(%s)", (lock,))
 
     def is_alive(self) -> bool:
         """Tell whether an idle connection was not closed from the other side meanwhile; costs no round trip."""
