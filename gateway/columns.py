@@ -96,9 +96,9 @@ def packed_id(text: str) -> bytes | str:
 
 
 def unpacked_id(packed: bytes | str) -> str:
-    """Return the id that `packed_id` packed."""
-    if isinstance(packed, str):
-        return packed
+    """Return the id that `packed_id` packed; of anything else that a damaged row may hold, what it looks like."""
+    if not isinstance(packed, bytes) or len(packed) != 16:
+        return str(packed)
     digits = packed.hex()
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 

@@ -1,29 +1,23 @@
 """The audit store in SQLite files, one for each day, for one gateway that needs no other server.
 
     <day>.db    what was shipped on that UTC day (`audit_sqlite_day` has the schema)
-    index.db    what outlives days (`audit_sqlite_index`)
+    index.db    what outlives days, and what makes look-ups over many of them fast (`audit_sqlite_index`)
 
-Positions and gaps stand in the file that was written last, and are carried on when another one is written, in the
-transaction of its first batch. What is committed survives the death of the machine, so a journal segment may be
-deleted as soon as its records are committed.
+Positions and gaps stand in the newest day's file, in the transaction of the records that they are of; they are carried
+on when a new day begins. What is committed survives the death of the machine, so a journal segment may be deleted as
+soon as its records are committed. Only the control process writes; its jobs open the folder for reading.
 
 Belongs here: going from day to day. Never here: making ids or times, deciding what a record means, or a statement.
 """
 
 import heapq
 import re
-import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-import apsw
-import msgspec
-
-from gateway.chain import link
 from gateway.errors import AuditUnavailable, InvalidInput
 from gateway.ports import (
-    FIND_LIMIT,
     Batch,
     Day,
     Dropped,
@@ -40,17 +34,21 @@ from gateway.ports import (
     SignedCheckpoint,
     Thinned,
 )
-from gateway.record import Frame, Record
 from gateway.stores import audit_sqlite_evidence as evidence
+from gateway.stores import audit_sqlite_lookups as lookups
 from gateway.stores import audit_sqlite_privacy as privacy
 from gateway.stores import audit_sqlite_writing as writing
+from gateway.stores.audit_sqlite_extents import Extents
 from gateway.stores.audit_sqlite_files import DayFiles
+from gateway.stores.audit_sqlite_finding import Finding
 from gateway.stores.audit_sqlite_index import Index
-from gateway.stores.audit_sqlite_lookups import Reading
-from gateway.stores.sqlite_file import SqliteFile
+from gateway.stores.audit_sqlite_listing import page
+from gateway.stores.audit_sqlite_recording import Recording
+from gateway.stores.audit_sqlite_rows import rows_of
 
 _DAY = re.compile(r"\d{4}-\d\d-\d\d\Z", re.ASCII)
-_CHUNK = 500
+_AT_ONCE = 500
+_SCANNED = Filter(model="", role="", since_ns=0, until_ns=0)
 
 
 class SqliteAudit:
@@ -63,14 +61,10 @@ class SqliteAudit:
     """
 
     def __init__(self, folder: Path, *, read_only: bool = False) -> None:
-        self._read_only = read_only
-        self._index = Index(folder / "index.db")
+        self._index = Index(folder / "index.db", read_only=read_only)
         self._files = DayFiles(folder)
-        self._writing = threading.Lock()
-        self._file: SqliteFile | None = None
-        self._writer: writing.DayWriter | None = None
-        self._day = ""
-        self._turn = 0
+        self._extents = Extents(self._files, self._index)
+        self._recording = Recording(self._files, self._index, self._extents) if not read_only else None
         if not read_only:
             for day in self._index.dropping():
                 self._take_away(day)
@@ -79,58 +73,26 @@ class SqliteAudit:
 
     def positions(self) -> Mapping[str, JournalPosition]:
         """Return the committed position of every journal."""
-        newest = self._newest()
-        if newest is None:
-            return {}
-        with self._files.reader(newest[0]) as connection:
-            return writing.positions_in(connection)
+        newest = self._extents.newest()
+        return (self._files.ask(newest, writing.positions_in) if newest is not None else None) or {}
 
     def write(self, batch: Batch) -> None:
-        """Commit a batch in one transaction."""
+        """Commit frames, gaps and positions in one transaction; a place that is taken is left as it is."""
         if not _DAY.match(batch.day):
             raise InvalidInput(f"day: {batch.day!r} is no day such as 2026-11-25")
-        with self._writing:
-            newest = self._newest()
-            day = batch.day
-            if newest is not None and not batch.frames and not batch.gaps:
-                day = newest[0]
-            positions: Mapping[str, JournalPosition] = {}
-            gaps: Sequence[Gap] = ()
-            if newest is not None and newest[0] != day:
-                with self._files.reader(newest[0]) as connection:
-                    positions, gaps = writing.positions_in(connection), writing.gaps_in(connection)
-            file = self._file_of(day)
-            with file.transaction() as connection:
-                writer = writing.DayWriter(connection)
-                if newest is None or newest[0] != day:
-                    turn = newest[1] + 1 if newest is not None else 1
-                    writing.carry_on(connection, turn, positions.values(), gaps)
-                writer.write(batch, self._fresh(batch, connection, day))
+        self._writing().write(batch)
 
     def seal(self, checkpoint: SignedCheckpoint) -> None:
-        """Add a checkpoint."""
-        with self._writing:
-            for day in self._files.days():
-                with self._files.reader(day) as connection:
-                    kept = evidence.checkpoint_in(day, connection, checkpoint.gateway, checkpoint.number)
-                if kept == checkpoint:
-                    return
-                if kept is not None:
-                    raise AuditUnavailable(
-                        f"checkpoint {checkpoint.number} of gateway {checkpoint.gateway} is kept, and is another one"
-                    )
-            with self._file_of(checkpoint.day).transaction() as connection:
-                evidence.seal(connection, checkpoint)
+        """Add a checkpoint; the same one again changes nothing."""
+        if not _DAY.match(checkpoint.day):
+            raise InvalidInput(f"day: {checkpoint.day!r} is no day such as 2026-11-25")
+        self._writing().seal(checkpoint)
 
     def last_checkpoint(self, gateway: str) -> SignedCheckpoint | None:
         """Return the newest checkpoint of a gateway, or None."""
-        found = None
-        for day in self._files.days():
-            with self._files.reader(day) as connection:
-                last = evidence.last_checkpoint_in(day, connection, gateway)
-            if last is not None and (found is None or last.number > found.number):
-                found = last
-        return found
+        question = partial(evidence.last_checkpoint_in, gateway=gateway)
+        last = [found for _, found in self._files.ask_each(self._files.days(), question) if found is not None]
+        return max(last, key=lambda one: one.number, default=None)
 
     def publish_key(self, key: PublicKey) -> None:
         """Keep a public key; one that is there is left as it is."""
@@ -140,87 +102,58 @@ class SqliteAudit:
 
     def find(self, any_id: str) -> Sequence[Kept]:
         """Return the records that a record id, request id or OIP id names, oldest first, with their families."""
+        finding = Finding(self._files, self._index, self._extents)
         try:
-            any_id.encode()
+            return finding.find(any_id)
         except UnicodeEncodeError:
             return ()  # no record carries such an id
-        found: dict[Place, Kept] = {}
-        named = [*self._of_id(any_id), *self._of_request(any_id), *self._of_oip(any_id)]
-        family = list(named)
-        for kept in named:
-            record = kept.frame.record
-            if record.primary_id is not None:
-                family += self._of_id(record.primary_id)
-            family += self._shadows_of(record.record_id)
-        for kept in family:
-            found[Place(kept.frame.journal, kept.frame.sequence)] = kept
-        return sorted(found.values(), key=_oldest_first)
 
     def page(self, wanted: Filter, after: str | None, limit: int) -> Page:
         """Return the next `limit` records of a listing, newest first by (day, received time)."""
-        from_day, place = _cursor(after) if after is not None else ("9999-12-31", None)
-        records: list[Record] = []
-        for day in reversed(self._files.days()):
-            if day > from_day:
-                continue
-            with self._reading(day) as reading:
-                stretch = reading.page(wanted, place if day == from_day else None, limit - len(records), 0)
-            records += stretch.records
-            if stretch.next is not None:
-                return Page(records, _packed_cursor(day, stretch.next))
-        return Page(records, None)
+        return page(self._files, self._extents, wanted, after, limit)
 
     def sample(self, model: str, since_ns: int, limit: int) -> Sequence[Sampled]:
         """Return the newest primary records of a model that a rule decided, newest first."""
         found: list[Sampled] = []
-        for day in self._files.days():
-            with self._reading(day) as reading:
-                found += reading.sample(model, since_ns, limit)
-        return heapq.nlargest(limit, found, key=lambda one: one.received_ns)
+        for day, extent in reversed(self._extents.all().items()):
+            enough = len(found) >= limit
+            if extent.last_ns < since_ns or (enough and extent.last_ns <= found[-1].received_ns):
+                continue
+            found += self._files.ask(day, partial(lookups.sample, model=model, since_ns=since_ns, limit=limit)) or ()
+            found = heapq.nlargest(limit, found, key=lambda one: one.received_ns)
+        return found
 
     def count(self, wanted: Filter) -> int:
         """Return how many records `scan` would return."""
-        total = 0
-        for day in self._files.days():
-            with self._reading(day) as reading:
-                total += reading.count(wanted)
-        return total
+        question = partial(lookups.count, wanted=_only_scanned(wanted))
+        return sum(found for _, found in self._files.ask_each(self._days_of(wanted), question))
 
     def scan(self, wanted: Filter, *, contents: bool) -> Iterator[Sequence[Kept]]:
-        """Yield records in the order they were recorded, day by day, in chunks."""
-        for day in self._files.days():
-            after: int | None = 0
-            while after is not None:
-                with self._reading(day) as reading:
-                    chunk, after = reading.scan(wanted, after, _CHUNK, contents=contents)
-                if chunk:
-                    yield chunk
+        """Yield records in the order they were recorded, day by day, in chunks; without parts unless `contents`."""
+        scan = partial(lookups.scan, wanted=_only_scanned(wanted), limit=_AT_ONCE, contents=contents)
+        return self._scanned(scan, self._days_of(wanted))
 
     # ── evidence ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def days(self) -> Sequence[Day]:
         """Return every day that the store has, in order."""
-        found = []
-        for day in self._files.days():
-            with self._files.reader(day) as connection:
-                found.append(evidence.day_of(day, connection))
-        return [day for day in found if day is not None]
+        extents = {day: extent for day, extent in self._extents.all().items() if extent.journals}
+        models = self._files.ask_each(extents, evidence.models_in)
+        return [Day(day, found, extents[day].first_ns, extents[day].last_ns) for day, found in models]
 
     def holdings(self, since_ns: int | None = None, until_ns: int | None = None) -> Sequence[Holding]:
         """Return what the store holds, by journal and day in order."""
         found: list[Holding] = []
-        for day in self._files.days():
-            with self._files.reader(day) as connection:
-                found += evidence.held(day, connection, since_ns, until_ns)
+        for day, extent in self._extents.all().items():
+            if extent.meets(since_ns, until_ns):
+                question = partial(evidence.held_in, day=day, since_ns=since_ns, until_ns=until_ns)
+                found += self._files.ask(day, question) or ()
         return sorted(found, key=lambda one: (one.journal, one.day))
 
     def gaps(self) -> Sequence[Gap]:
         """Return every gap that was ever committed, in order of journal and sequence."""
-        newest = self._newest()
-        if newest is None:
-            return ()
-        with self._files.reader(newest[0]) as connection:
-            return writing.gaps_in(connection)
+        newest = self._extents.newest()
+        return (self._files.ask(newest, writing.gaps_in) if newest is not None else None) or ()
 
     def dropped(self) -> Sequence[Dropped]:
         """Return what was dropped with whole days, in order of day and journal."""
@@ -230,199 +163,132 @@ class SqliteAudit:
         """Return every public key that was published, oldest first."""
         return self._index.keys()
 
-    def checkpoints(self, gateway: str | None = None) -> Iterator[SignedCheckpoint]:
-        """Yield the checkpoints in order of gateway and number."""
-        runs = []
-        for day in self._files.days():
-            with self._files.reader(day) as connection:
-                runs += [(name, first, last, day) for name, first, last in evidence.numbers_in(connection)]
-        for name, first, last, day in sorted(runs):
-            if gateway is None or name == gateway:
-                above = first - 1
-                while above < last:
-                    with self._files.reader(day) as connection:
-                        found = evidence.checkpoints_in(day, connection, name, above, _CHUNK)
-                    yield from found
-                    above = found[-1].number if found else last
+    def checkpoints(self, gateway: str | None = None, day: str | None = None) -> Iterator[SignedCheckpoint]:
+        """Yield the checkpoints, of one gateway or of one day if that is said, in order of gateway and number."""
+        days = [one for one in self._files.days() if day in {None, one}]
+        runs = [
+            (name, first, last, one)
+            for one, numbers in self._files.ask_each(days, evidence.numbers_in)
+            for name, first, last in numbers
+            if gateway in {None, name}
+        ]
+        for name, first, last, one in sorted(runs):
+            above = first - 1
+            while above < last:
+                question = partial(evidence.checkpoints_in, gateway=name, above=above, limit=_AT_ONCE)
+                found = self._files.ask(one, question)
+                if not found:
+                    break
+                yield from found
+                above = found[-1].number
 
     def checkpoint_of(self, place: Place) -> SignedCheckpoint | None:
         """Return the checkpoint that covers a place, or None while there is none."""
-        for day in reversed(self._files.days()):
-            with self._files.reader(day) as connection:
-                found = evidence.covering_in(day, connection, place.journal, place.sequence)
-            if found is not None:
-                return found
-        return None
+        extents = self._extents.all()
+        likely_first = sorted(extents, key=lambda day: not extents[day].holds(place))
+        found = self._files.ask_each(likely_first, partial(evidence.covering_in, place=place))
+        return next((one for _, one in found), None)
 
     def rows(self, journal: str, first: int, last: int) -> Iterator[Row]:
         """Yield what stands in the places from `first` to `last` of a journal, in order."""
-        runs = [one for one in self.holdings() if one.journal == journal and one.first <= last and one.last >= first]
-        for run in sorted(runs, key=lambda one: one.first):
-            at, end = max(first, run.first), min(last, run.last)
-            while at <= end:
-                with self._files.reader(run.day) as connection:
-                    found = evidence.RowReader(connection, journal).read(at, end, _CHUNK)
-                yield from found
-                at = found[-1].sequence + 1 if found else end + 1
+        return rows_of(self._files, self._extents.all(), journal, first, last)
 
     # ── privacy ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def places_of(self, unit: bytes) -> Sequence[Place]:
         """Return where the records of a caller stand, with their shadows, in order."""
-        found: set[Place] = set()
-        for day in self._files.days():
-            with self._reading(day) as reading:
-                found |= {Place(*place) for place in reading.places_of(unit)}
-        return sorted(found)
+        found = self._files.ask_each(self._files.days(), partial(lookups.of_unit, unit=unit))
+        return sorted(Place(*place) for _, places in found for place in places)
 
     def erase(self, places: Collection[Place], erasure: str) -> int:
         """Take the contents of records for good, and return of how many."""
-        erased = 0
-        for day in self._files.days():
-            with self._files.reader(day) as connection:
-                numbers = privacy.places_in(connection, places)
+        recording, erased = self._writing(), 0
+        for day, extent in self._extents.all().items():
+            here = [place for place in set(places) if extent.holds(place)]
+            numbers = self._files.ask(day, partial(privacy.numbers_of, places=here)) if here else None
             if numbers:
-                with self._writing:
-                    file = self._file_of(day)
-                    with file.transaction() as connection:
-                        erased += privacy.erase(connection, numbers.values(), erasure)
-                    with file.writer() as connection:
-                        privacy.empty_log(connection, str(self._files.path(day)))
+                with recording.changing(day) as file:
+                    erased += privacy.erase(file, numbers, erasure)
         return erased
 
-    def thin(self, day: str, models: Collection[str], pruning: str) -> Thinned:
-        """Take the records of some models out of a day, and leave stubs."""
-        places: list[Place] = []
+    def places_in(self, day: str, models: Collection[str]) -> Sequence[Place]:
+        """Return the places of a day's records of some models, in order."""
         if day not in self._files.days():
-            return Thinned(places)
-        with self._writing:
-            file = self._file_of(day)
-            with file.transaction() as connection:
-                for model in models:
-                    for number, journal, sequence, previous, sealed in privacy.thinnable(connection, model, 0, -1):
-                        privacy.leave_stub(connection, number, link(previous, sequence, sealed), pruning)
-                        places.append(Place(journal, sequence))
-            with file.writer() as connection:
-                privacy.empty_log(connection, str(self._files.path(day)))
-        return Thinned(sorted(places))
+            return ()
+        return sorted(self._files.ask(day, partial(evidence.places_in, models=models)) or ())
+
+    def thin(self, day: str, models: Collection[str], pruning: str) -> Thinned:
+        """Take the records of some models out of a complete day, and leave stubs."""
+        recording = self._writing()
+        if day not in self._files.days():
+            return Thinned(())
+        self._refuse_newest(day)
+        with recording.changing(day) as file:
+            return Thinned(sorted(privacy.thin(file, set(models), pruning)))
 
     def drop(self, day: str, pruning: str) -> Sequence[Dropped]:
-        """Take a whole day with its checkpoints out of the store."""
-        with self._writing:
-            days, newest = self._files.days(), self._newest()
-            if day not in days:
-                return ()
-            if day == days[-1] or (newest is not None and day == newest[0]):
-                raise InvalidInput(f"day: {day} is the newest day of the audit store and cannot be dropped")
-            with self._files.reader(day) as connection:
-                holdings = evidence.held(day, connection, None, None)
-            held = [
-                Dropped(day, one.journal, one.first, one.last, one.records + one.stubs, pruning) for one in holdings
-            ]
-            self._index.begin_dropping(day, held)
-            self._take_away(day)
-        return held
+        """Take a whole complete day with its checkpoints out of the store."""
+        recording = self._writing()
+        if day not in self._files.days():
+            return ()
+        self._refuse_newest(day)
+        with recording.changing(day):
+            held = self._files.ask(day, partial(evidence.held_in, day=day, since_ns=None, until_ns=None)) or ()
+            gone = [Dropped(day, one.journal, one.first, one.last, one.records, pruning) for one in held]
+            self._index.begin_dropping(day, gone)
+        self._take_away(day)
+        return gone
 
     def close(self) -> None:
-        """Close the store. May be called again."""
-        with self._writing:
-            if self._file is not None:
-                self._file.close()
-            self._file, self._day = None, ""
-            self._files.close()
-            self._index.close()
+        """Close the store; a look-up that is under way ends first in its own thread. May be called again."""
+        self._files.close()
+        if self._recording is not None:
+            self._recording.close()
+        self._index.close()
 
     # ── days ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    @contextmanager
-    def _reading(self, day: str) -> Iterator[Reading]:
-        with self._files.reader(day) as connection:
-            yield Reading(day, connection)
+    def _writing(self) -> Recording:
+        if self._recording is None:
+            raise AuditUnavailable("the audit store was opened for reading only")
+        return self._recording
 
-    def _newest(self) -> tuple[str, int] | None:
-        """Return the day whose file has the positions, and which turn that is."""
-        turns = []
-        for day in self._files.days():
-            with self._files.reader(day) as connection:
-                turns.append((writing.turn_of(connection), day))
-        turn, day = max(turns, default=(0, ""))
-        return (day, turn) if turn else None
+    def _days_of(self, wanted: Filter) -> list[str]:
+        extents = self._extents.all().items()
+        return [day for day, extent in extents if extent.meets(wanted.since_ns, wanted.until_ns)]
 
-    def _file_of(self, day: str) -> SqliteFile:
-        if self._file is None or self._day != day:
-            if self._file is not None:
-                self._file.close()
-            self._file, self._day = self._files.opened_for_writing(day), day
-        return self._file
+    def _scanned(self, scan: partial[tuple[list[Kept], int | None]], days: Sequence[str]) -> Iterator[Sequence[Kept]]:
+        for day in days:
+            after: int | None = 0
+            while after is not None:
+                chunk, after = self._files.ask(day, partial(scan, day=day, after=after)) or ((), None)
+                if chunk:
+                    yield chunk
 
-    def _fresh(self, batch: Batch, connection: apsw.Connection, day: str) -> list[Frame]:
-        taken, fresh = set(), []
-        others = [other for other in self._files.days() if other != day]
-        for frame in batch.frames:
-            place = (frame.journal, frame.sequence)
-            if place in taken or writing.stands(connection, frame):
-                continue
-            for other in others:
-                with self._files.reader(other) as reading:
-                    if writing.stands(reading, frame):
-                        break
-            else:
-                taken.add(place)
-                fresh.append(frame)
-        return fresh
+    def _refuse_newest(self, day: str) -> None:
+        newest = self._extents.newest()
+        if newest is None or day >= newest:
+            raise InvalidInput(f"day: {day} is the newest day of the audit store, to which records may still come")
 
     def _take_away(self, day: str) -> None:
         self._files.forget(day)
         path = self._files.path(day)
-        for name in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
-            name.unlink(missing_ok=True)
+        try:
+            for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+                file.unlink(missing_ok=True)
+        except OSError as error:
+            raise AuditUnavailable(f"{path} cannot be taken away: {error}") from None
+        self._extents.forget(day)
         self._index.end_dropping(day)
 
-    def _of_id(self, record_id: str) -> list[Kept]:
-        found: list[Kept] = []
-        for day in self._files.days():
-            with self._reading(day) as reading:
-                found += reading.kept(reading.of_id(record_id))
-        return found
 
-    def _shadows_of(self, record_id: str) -> list[Kept]:
-        found: list[Kept] = []
-        for day in self._files.days():
-            with self._reading(day) as reading:
-                found += reading.kept(reading.shadows_of(record_id))
-        return found
+def _only_scanned(wanted: Filter) -> Filter:
+    """Return the filter of a scan.
 
-    def _of_request(self, request_id: str) -> list[Kept]:
-        found: list[Kept] = []
-        for day in reversed(self._files.days()):
-            with self._reading(day) as reading:
-                found += reading.of_request(request_id, FIND_LIMIT - len(found))
-            if len(found) >= FIND_LIMIT:
-                break
-        return found
-
-    def _of_oip(self, oip_id: str) -> list[Kept]:
-        found: list[Kept] = []
-        for day in reversed(self._files.days()):
-            with self._reading(day) as reading:
-                found += reading.of_oip(oip_id, FIND_LIMIT - len(found))
-            if len(found) >= FIND_LIMIT:
-                break
-        return found
-
-
-def _oldest_first(kept: Kept) -> tuple[int, bool, str]:
-    record = kept.frame.record
-    return record.received_ns, record.role != "primary", record.record_id
-
-
-def _packed_cursor(day: str, place: tuple[int, int]) -> str:
-    return msgspec.json.encode([day, *place]).hex()
-
-
-def _cursor(text: str) -> tuple[str, tuple[int, int]]:
-    try:
-        day, received_ns, number = msgspec.json.decode(bytes.fromhex(text), type=tuple[str, int, int])
-    except (ValueError, msgspec.DecodeError):
-        raise InvalidInput("after: it is not the `next` of a page") from None
-    return day, (received_ns, number)
+    Raises:
+        InvalidInput: something is given that scans do not look at.
+    """
+    for name in wanted.__struct_fields__:
+        if getattr(wanted, name) is not None and getattr(_SCANNED, name) is None:
+            raise InvalidInput(f"{name}: all records of a model, role or time can be asked for, not those of a {name}")
+    return wanted

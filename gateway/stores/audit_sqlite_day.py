@@ -7,7 +7,7 @@
     stubs       what pruning left of a record
     journals, words   names that are repeated, as small integers
     checkpoints, covers   the day's checkpoints, and the stretches of journals that each is of
-    positions, gaps   of the whole store, carried on from day to day; `turns` tells which file has the present ones
+    positions, gaps   of the whole store, carried on from day to day; `begun` has a row as soon as that was done
 
 Rows of `records` are narrow, because listings go through many of them to show a few. Ids that callers choose are found
 by 64 bits of their hash: half as long as they are, and in chunks of 65 536 records, so that what a batch adds to the
@@ -79,6 +79,7 @@ CREATE TABLE words (id INTEGER PRIMARY KEY, word TEXT NOT NULL UNIQUE) STRICT;
 CREATE TABLE checkpoints (
   gateway TEXT NOT NULL,
   number INTEGER NOT NULL,
+  day TEXT NOT NULL,
   at_ns INTEGER NOT NULL,
   statement BLOB NOT NULL,
   listing BLOB NOT NULL,
@@ -111,7 +112,7 @@ CREATE TABLE gaps (
   at_ns INTEGER NOT NULL,
   PRIMARY KEY (journal, first, segment, "offset")
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE turns (turn INTEGER NOT NULL) STRICT;
+CREATE TABLE begun (at_ns INTEGER NOT NULL) STRICT;
 """
 SCHEMA: Final = Schema(
     "audit store's day",

@@ -1,27 +1,31 @@
-"""The files of the audit store in a folder, one for each day, and the connections to them.
+"""The files of the audit store in a folder, one for each day, and the connections that read them.
 
-Connections for reading are opened when they are needed and a bounded number is kept, those that were used last.
+Connections are opened when they are needed, and a bounded number is kept, those that were used last: the files of 400
+days must not take 1 200 descriptors.
 
-Belongs here: which files there are, lending connections, errors in our words. Never here: a statement about records.
+Belongs here: which files there are, and lending connections. Never here: writing, or a statement about records.
 """
 
 import os
 import re
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import apsw
 
 from gateway.errors import AuditUnavailable
 from gateway.stores.audit_sqlite_day import SCHEMA
-from gateway.stores.sqlite_file import SqliteFile
+from gateway.stores.sqlite_file import NotThere, SqliteFile, failed, open_for_reading
 
+T = TypeVar("T")
 IDLE_CONNECTIONS = 64
-_BUSY_MS = 5_000
 _NAME = re.compile(r"(\d{4}-\d\d-\d\d)\.db\Z", re.ASCII)
+_SETTLED_NS = 2 * 10**9  # a folder's time is as coarse as the kernel's clock, and a list read within it may be old
 
 
 class DayFiles:
@@ -36,6 +40,7 @@ class DayFiles:
         self._lock = threading.Lock()
         self._idle: OrderedDict[tuple[str, int], apsw.Connection] = OrderedDict()
         self._closed = False
+        self._listed: tuple[int, Sequence[str]] = (0, ())
 
     def path(self, day: str) -> Path:
         """Return where the file of a day is, or would be."""
@@ -43,25 +48,54 @@ class DayFiles:
 
     def days(self) -> Sequence[str]:
         """Return the days that have a file, in order."""
+        if self._closed:
+            raise AuditUnavailable(f"the audit store {self._folder} is closed")
         try:
-            with os.scandir(self._folder) as entries:
-                return sorted(found[1] for entry in entries if (found := _NAME.match(entry.name)))
+            changed_ns = self._folder.stat().st_mtime_ns
+            if changed_ns != self._listed[0]:
+                now_ns = time.time_ns()
+                with os.scandir(self._folder) as entries:
+                    found = sorted(named[1] for entry in entries if (named := _NAME.match(entry.name)))
+                self._listed = (changed_ns if changed_ns < now_ns - _SETTLED_NS else 0, found)
+            return self._listed[1]
         except OSError as error:
             raise AuditUnavailable(f"the audit store {self._folder} cannot be read: {error}") from None
 
     @contextmanager
     def reader(self, day: str) -> Iterator[apsw.Connection]:
-        """Lend a connection for reading a day; one thread has it at a time."""
+        """Lend a connection for reading a day; one thread has it at a time.
+
+        Raises:
+            NotThere: the day has no file, or nothing was committed to it yet.
+        """
         connection = self._taken(day)
         try:
             yield connection
-        except apsw.Error as error:
+        except (apsw.Error, UnicodeDecodeError) as error:
             connection.close()
-            raise AuditUnavailable(f"the audit store's file {self.path(day)} failed: {error}") from error
+            raise failed(self.path(day), SCHEMA, error) from error
         except BaseException:
             connection.close()
             raise
         self._give_back(day, connection)
+
+    def ask(self, day: str, question: Callable[[apsw.Connection], T]) -> T | None:
+        """Return what a day answers; None when it is not there, being dropped meanwhile, or just being made."""
+        try:
+            with self.reader(day) as connection:
+                return question(connection)
+        except NotThere:
+            return None
+
+    def ask_each(self, days: Iterable[str], question: Callable[[apsw.Connection], T]) -> Iterator[tuple[str, T]]:
+        """Yield what each of these days answers, with its name, one after the other, but for those that are not there.
+
+        None is no answer.
+        """
+        for day in days:
+            answer = self.ask(day, question)
+            if answer is not None:
+                yield day, answer
 
     def opened_for_writing(self, day: str) -> SqliteFile:
         """Return the file of a day, made if there is none; the caller closes it."""
@@ -70,8 +104,7 @@ class DayFiles:
     def forget(self, day: str) -> None:
         """Close the connections to a day that nobody is using."""
         with self._lock:
-            found = [key for key in self._idle if key[0] == day]
-            closing = [self._idle.pop(key) for key in found]
+            closing = [self._idle.pop(key) for key in list(self._idle) if key[0] == day]
         for connection in closing:
             connection.close()
 
@@ -91,31 +124,13 @@ class DayFiles:
             for key in reversed(self._idle):
                 if key[0] == day:
                     return self._idle.pop(key)
-        try:
-            return self._opened(day)
-        except apsw.Error as error:
-            raise AuditUnavailable(f"the audit store's file {self.path(day)} cannot be opened: {error}") from error
-
-    def _opened(self, day: str) -> apsw.Connection:
-        # Opened for writing, though it never does: the last connection of a file then takes its log away.
-        connection = apsw.Connection(str(self.path(day)), flags=apsw.SQLITE_OPEN_READWRITE)
-        try:
-            connection.set_busy_timeout(_BUSY_MS)
-            connection.execute("PRAGMA query_only = 1")
-            found = connection.pragma("application_id"), connection.pragma("user_version")
-        except BaseException:
-            connection.close()
-            raise
-        if found != (SCHEMA.application_id, SCHEMA.version):
-            connection.close()
-            raise AuditUnavailable(f"{self.path(day)} is no day of an audit store of schema {SCHEMA.version}")
-        return connection
+        return open_for_reading(self.path(day), SCHEMA)
 
     def _give_back(self, day: str, connection: apsw.Connection) -> None:
-        closing = [connection]
+        closing: apsw.Connection | None = connection
         with self._lock:
             if not self._closed:
                 self._idle[day, id(connection)] = connection
-                closing = [self._idle.popitem(last=False)[1]] if len(self._idle) > IDLE_CONNECTIONS else []
-        for one in closing:
-            one.close()
+                closing = self._idle.popitem(last=False)[1] if len(self._idle) > IDLE_CONNECTIONS else None
+        if closing is not None:
+            closing.close()

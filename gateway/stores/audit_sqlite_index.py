@@ -1,17 +1,29 @@
-"""What outlives the days of the audit store: public keys, and what was dropped with whole days. The file `index.db`.
+"""What the audit store knows beside its days, in the file `index.db`.
+
+    keys                public keys
+    dropped             what was dropped with whole days
+    dropping            days whose files were still to be taken away when their summary was committed
+    chunks, blocks      filters of the ids in finished chunks of records, so that a look-up opens few days
+    extents             which places a complete day held, in case that its file can no longer be read
+
+The last two only repeat what the days' files say, and are made again when they are missing.
 
 Belongs here: its schema and statements. Never here: records.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
 from gateway.columns import packed_id, unpacked_id
 from gateway.ports import Dropped, PublicKey
+from gateway.stores.audit_sqlite_filters import filter_of, may_have
 from gateway.stores.sqlite_file import Schema, SqliteFile
 
-# A day in `dropping` is one whose file was still to be taken away when its summary was committed.
 _STATEMENTS = """
 CREATE TABLE keys (
   gateway TEXT NOT NULL,
@@ -30,19 +42,62 @@ CREATE TABLE dropped (
   PRIMARY KEY (day, journal, pruning)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE dropping (day TEXT NOT NULL PRIMARY KEY) STRICT;
+CREATE TABLE chunks (
+  id INTEGER PRIMARY KEY,
+  day TEXT NOT NULL,
+  chunk INTEGER NOT NULL,
+  final INTEGER NOT NULL,
+  strays INTEGER NOT NULL,
+  blocks INTEGER NOT NULL,
+  UNIQUE (day, chunk)
+) STRICT;
+CREATE TABLE extents (
+  day TEXT NOT NULL,
+  journal TEXT NOT NULL,
+  first INTEGER NOT NULL,
+  last INTEGER NOT NULL,
+  PRIMARY KEY (day, journal)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE blocks (
+  of INTEGER NOT NULL,
+  block INTEGER NOT NULL,
+  bits BLOB NOT NULL,
+  PRIMARY KEY (of, block)
+) STRICT, WITHOUT ROWID;
 """
 SCHEMA: Final = Schema("audit store's index", 0x506D4149, 1, _STATEMENTS)
+# The key as SQL has it is that of `block_of`. CROSS JOIN keeps SQLite from going through all blocks.
+_ASK = """
+SELECT day, chunk, bits FROM chunks CROSS JOIN blocks ON of = id AND block = (? & 9223372036854775807) % blocks
+"""
+
+
+class Finished(Struct, frozen=True):
+    """How far a day has filters: the chunks below `chunks`, all of the day if `final`; `strays`: some record is one."""
+
+    chunks: int
+    final: bool
+    strays: bool
+
+
+UNFINISHED: Final = Finished(0, False, True)
 
 
 class Index:
-    """The file at `path`, made if there is none. Every call may come from any thread.
+    """The file at `path`, made if there is none unless `read_only`. Every call may come from any thread.
 
     Raises (construction and every call):
         AuditUnavailable: SQLite cannot do it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file = SqliteFile(path, SCHEMA)
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self._file = SqliteFile(path, SCHEMA, read_only=read_only)
+
+    def close(self) -> None:
+        """Close the file. May be called again."""
+        self._file.close()
+
+    # ── keys ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def publish_key(self, key: PublicKey) -> None:
         """Keep a public key; one that is there is left as it is."""
@@ -54,17 +109,10 @@ class Index:
 
     def keys(self) -> Sequence[PublicKey]:
         """Return every public key, oldest first."""
-        with self._file.reader() as connection:
-            rows: list[Any] = connection.execute(
-                "SELECT gateway, key, pem, since_ns FROM keys ORDER BY since_ns, gateway, key"
-            ).fetchall()
-        return [PublicKey(*row) for row in rows]
+        statement = "SELECT gateway, key, pem, since_ns FROM keys ORDER BY since_ns, gateway, key"
+        return [PublicKey(*row) for row in self._rows(statement)]
 
-    def dropping(self) -> Sequence[str]:
-        """Return the days whose files are still to be taken away."""
-        with self._file.reader() as connection:
-            rows: list[Any] = connection.execute("SELECT day FROM dropping").fetchall()
-        return [row[0] for row in rows]
+    # ── days that are gone ───────────────────────────────────────────────────────────────────────────────────────
 
     def begin_dropping(self, day: str, held: Sequence[Dropped]) -> None:
         """Keep what a day held; from now on its file is to be taken away."""
@@ -74,23 +122,69 @@ class Index:
                 ((one.day, one.journal, one.first, one.last, one.records, packed_id(one.pruning)) for one in held),
             )
             connection.execute("INSERT INTO dropping VALUES (?) ON CONFLICT DO NOTHING", (day,))
+            connection.execute("DELETE FROM blocks WHERE of IN (SELECT id FROM chunks WHERE day = ?)", (day,))
+            connection.execute("DELETE FROM chunks WHERE day = ?", (day,))
+            connection.execute("DELETE FROM extents WHERE day = ?", (day,))
 
     def end_dropping(self, day: str) -> None:
         """Note that the file of a day is gone."""
         with self._file.transaction() as connection:
             connection.execute("DELETE FROM dropping WHERE day = ?", (day,))
 
+    def dropping(self) -> Sequence[str]:
+        """Return the days whose files are still to be taken away."""
+        return [row[0] for row in self._rows("SELECT day FROM dropping")]
+
     def dropped(self) -> Sequence[Dropped]:
         """Return what was dropped, in order of day and journal."""
-        with self._file.reader() as connection:
-            rows: Any = connection.execute(
-                "SELECT day, journal, first, last, records, pruning FROM dropped ORDER BY day, journal, first"
-            ).fetchall()
+        statement = "SELECT day, journal, first, last, records, pruning FROM dropped ORDER BY day, journal, first"
         return [
             Dropped(day, journal, first, last, records, unpacked_id(pruning))
-            for day, journal, first, last, records, pruning in rows
+            for day, journal, first, last, records, pruning in self._rows(statement)
         ]
 
-    def close(self) -> None:
-        """Close the file. May be called again."""
-        self._file.close()
+    # ── filters ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def finish(self, day: str, chunk: int, keys: NDArray[np.int64], *, final: bool, strays: bool) -> None:
+        """Keep the filter of a chunk, to which no record can come any more; `final` if none comes to its day either."""
+        bits = filter_of(keys)
+        with self._file.transaction() as connection:
+            old = "SELECT id FROM chunks WHERE day = ? AND chunk = ?"
+            connection.execute(f"DELETE FROM blocks WHERE of = ({old})", (day, chunk))  # noqa: S608 - names of ours
+            connection.execute("DELETE FROM chunks WHERE day = ? AND chunk = ?", (day, chunk))
+            made = connection.execute(
+                "INSERT INTO chunks (day, chunk, final, strays, blocks) VALUES (?, ?, ?, ?, ?) RETURNING id",
+                (day, chunk, int(final), int(strays), len(bits)),
+            ).get
+            connection.executemany("INSERT INTO blocks VALUES (?, ?, ?)", ((made, *block) for block in enumerate(bits)))
+
+    def keep_extents(self, day: str, journals: Mapping[str, tuple[int, int]]) -> None:
+        """Keep between which places a complete day lies."""
+        with self._file.transaction() as connection:
+            connection.executemany(
+                "INSERT INTO extents VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                ((day, journal, first, last) for journal, (first, last) in journals.items()),
+            )
+
+    def extents(self, day: str) -> Mapping[str, tuple[int, int]]:
+        """Return between which places a complete day lay, by journal."""
+        rows = self._rows("SELECT journal, first, last FROM extents WHERE day = ?", day)
+        return {journal: (first, last) for journal, first, last in rows}
+
+    def finished(self) -> Mapping[str, Finished]:
+        """Return how far each day has filters; those that have none are not in it."""
+        # The filters of a day are made in order, so as many as there are, are those of its first chunks.
+        rows = self._rows("SELECT day, count(*), max(final), max(strays) FROM chunks GROUP BY day")
+        return {day: Finished(chunks, bool(final), bool(strays)) for day, chunks, final, strays in rows}
+
+    def may_hold(self, key: int) -> Mapping[str, Sequence[int]]:
+        """Return in which finished chunks of which days a key may be."""
+        found: dict[str, list[int]] = {}
+        for day, chunk, bits in self._rows(_ASK, key):
+            if may_have(key, bits):
+                found.setdefault(day, []).append(chunk)
+        return found
+
+    def _rows(self, statement: str, *values: Any) -> list[Any]:
+        with self._file.reader() as connection:
+            return connection.execute(statement, values).fetchall()

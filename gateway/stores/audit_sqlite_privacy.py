@@ -1,4 +1,4 @@
-"""Taking things out of one day of the audit store: contents, records of a model.
+"""Taking things out of one day of the audit store: contents, and the records of a model.
 
 Contents are overwritten with zeros of the same length, in place: a row that was taken out would make SQLite move its
 neighbours, and could leave copies of them in the unused room of pages.
@@ -8,76 +8,100 @@ of having done it.
 """
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any, Final
 
 import apsw
 
+from gateway.chain import link
 from gateway.columns import packed_id
 from gateway.errors import AuditUnavailable
+from gateway.logs import logger
 from gateway.ports import Place
+from gateway.stores.sqlite_file import SqliteFile
 
-TRUNCATE_SECONDS: Final = 30.0
-_NUMBER = "SELECT number FROM records WHERE journal = (SELECT id FROM journals WHERE name = ?) AND sequence = ?"
-_ERASED = "INSERT INTO erasures VALUES (?, ?) ON CONFLICT DO NOTHING RETURNING number"
-_ZEROS = """
+EMPTY_LOG_SECONDS: Final = 30.0
+_AT_ONCE: Final = 500
+_NUMBER: Final = "SELECT number FROM records WHERE journal = (SELECT id FROM journals WHERE name = ?) AND sequence = ?"
+_ERASED: Final = "INSERT INTO erasures VALUES (?, ?) ON CONFLICT DO NOTHING RETURNING number"
+_ZEROS: Final = """
 UPDATE parts SET request = zeroblob(length(request)), response = zeroblob(length(response)) WHERE number = ?
 """
-_STUB = """
-INSERT INTO stubs SELECT number, journal, sequence, received_ns, previous, ?, ? FROM records JOIN sealed USING (number)
-WHERE number = ?
-"""
-_THINNED = """
+_OF_MODEL: Final = """
 SELECT number, name, sequence, previous, sealed FROM records JOIN sealed USING (number)
 JOIN journals ON journals.id = journal WHERE model = (SELECT id FROM words WHERE word = ?) AND number > ?
 ORDER BY number LIMIT ?
 """
+_STUB: Final = """
+INSERT INTO stubs SELECT number, journal, sequence, received_ns, previous, ?, ? FROM records JOIN sealed USING (number)
+WHERE number = ?
+"""
+_TAKEN_OUT: Final = (
+    "DELETE FROM records WHERE number = ?",
+    "DELETE FROM sealed WHERE number = ?",
+    "DELETE FROM parts WHERE number = ?",
+    "DELETE FROM erasures WHERE number = ?",
+)
 
 
-def places_in(connection: apsw.Connection, places: Collection[Place]) -> dict[Place, int]:
-    """Return which of these places have a record in this day, and its number."""
-    found = {}
-    for place in places:
-        number = connection.execute(_NUMBER, (place.journal, place.sequence)).get
-        if number is not None:
-            found[place] = int(number)
-    return found
+def numbers_of(connection: apsw.Connection, places: Collection[Place]) -> list[int]:
+    """Return the numbers of the records that stand in these places."""
+    found = (connection.execute(_NUMBER, (place.journal, place.sequence)).get for place in places)
+    return [number for number in found if number is not None]
 
 
-def erase(connection: apsw.Connection, numbers: Collection[int], erasure: str) -> int:
+def erase(file: SqliteFile, numbers: Collection[int], erasure: str) -> int:
     """Overwrite the parts of these records, and return of how many that was not done before."""
     by, erased = packed_id(erasure), 0
-    for number in numbers:
-        if connection.execute(_ERASED, (number, by)).get is not None:
-            connection.execute(_ZEROS, (number,))
-            erased += 1
+    with file.transaction() as connection:
+        for number in numbers:
+            if connection.execute(_ERASED, (number, by)).get is not None:
+                connection.execute(_ZEROS, (number,))
+                erased += 1
+    _empty_log(file)
     return erased
 
 
-def thinnable(connection: apsw.Connection, model: str, after: int, limit: int) -> Sequence[Any]:
-    """Return the next records of a model: (number, journal, sequence, previous, sealed)."""
-    rows: list[Any] = connection.execute(_THINNED, (model, after, limit)).fetchall()
-    return rows
+def thin(file: SqliteFile, models: Collection[str], pruning: str) -> list[Place]:
+    """Replace the records of some models by stubs, give the room back, and return where they stood."""
+    by, places = packed_id(pruning), []
+    with file.transaction() as connection:
+        for model in models:
+            number = 0
+            while rows := connection.execute(_OF_MODEL, (model, number, _AT_ONCE)).fetchall():
+                for row in rows:
+                    number, journal, sequence, previous, sealed = row  # type: ignore[assignment]
+                    connection.execute(_STUB, (link(previous, sequence, sealed), by, number))  # type: ignore[arg-type]
+                    for statement in _TAKEN_OUT:
+                        connection.execute(statement, (number,))
+                    places.append(Place(journal, sequence))  # type: ignore[arg-type]
+    if places:
+        _give_room_back(file)
+        _empty_log(file)
+    return places
 
 
-def leave_stub(connection: apsw.Connection, number: int, chain: bytes, pruning: str) -> None:
-    """Replace a record by a stub."""
-    connection.execute(_STUB, (chain, packed_id(pruning), number))
-    for table in ("records", "sealed", "parts", "erasures"):
-        connection.execute(f"DELETE FROM {table} WHERE number = ?", (number,))  # noqa: S608 - names of ours
+def _give_room_back(file: SqliteFile) -> None:
+    try:
+        with file.writer() as connection:
+            connection.execute("VACUUM")
+    except AuditUnavailable as error:
+        # What was taken out is overwritten all the same; the room is used for nothing until the day is dropped.
+        logger().warning("audit_room_not_given_back", why=error.message)
 
 
-def empty_log(connection: apsw.Connection, path: str) -> None:
+def _empty_log(file: SqliteFile) -> None:
     """Bring everything that was committed into the file itself, and leave nothing in its log.
 
     Raises:
         AuditUnavailable: somebody reads what was there before, and goes on doing so.
     """
-    deadline = time.monotonic() + TRUNCATE_SECONDS
-    while True:
-        row: Any = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        if row[0] == 0:
-            return
-        if time.monotonic() > deadline:
-            raise AuditUnavailable(f"{path} is being read, so what was erased is still in its log; erase it again")
-        time.sleep(0.01)
+    deadline = time.monotonic() + EMPTY_LOG_SECONDS
+    with file.writer() as connection:
+        while True:
+            busy: Any = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if not busy[0]:
+                return
+            if time.monotonic() > deadline:
+                raise AuditUnavailable("the audit store is being read, so erased bytes are still in its log; try again")
+            time.sleep(0.01)

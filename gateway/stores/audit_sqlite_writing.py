@@ -1,9 +1,9 @@
-"""Batches of the recorder into the file of a day.
+"""Batches of the recorder as rows of a day's file.
 
-Belongs here: what one transaction inserts, and what it leaves alone. Never here: look-ups, or which file is written.
+Belongs here: what one transaction inserts, and how it is compared with what stands there. Never here: which file.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import apsw
@@ -14,62 +14,71 @@ from gateway.ports import Batch, Gap, JournalPosition
 from gateway.record import Frame, decode_record
 from gateway.stores.audit_sqlite_day import INSERT, row_of
 
-_SEALED = "INSERT INTO sealed VALUES (?, ?, ?)"
-_PARTS = "INSERT INTO parts VALUES (?, ?, ?)"
-_NEXT = "SELECT 1 + max(coalesce((SELECT max(number) FROM records), 0), coalesce((SELECT max(number) FROM stubs), 0))"
-_STANDS = """
-SELECT record_id, previous, sealed FROM records JOIN sealed USING (number) WHERE journal = ? AND sequence = ?
+_SEALED: Final = "INSERT INTO sealed VALUES (?, ?, ?)"
+_PARTS: Final = "INSERT INTO parts VALUES (?, ?, ?)"
+_NEXT: Final = "SELECT 1 + coalesce(max(number), 0) FROM records"
+_STANDS: Final = """
+SELECT record_id, previous, sealed FROM records LEFT JOIN sealed USING (number)
+WHERE journal = (SELECT id FROM journals WHERE name = ?) AND sequence = ?
 """
-_STUB = "SELECT chain FROM stubs WHERE journal = ? AND sequence = ?"
-_LAST = """
-SELECT name, max(coalesce((SELECT max(sequence) FROM records WHERE journal = id), 0),
-                 coalesce((SELECT max(sequence) FROM stubs WHERE journal = id), 0)) FROM journals
+_STUB: Final = """
+SELECT chain FROM stubs WHERE journal = (SELECT id FROM journals WHERE name = ?) AND sequence = ?
 """
-_POSITIONS = 'SELECT journal, segment, "offset", sequence, chain FROM positions'
-_MOVE = """
+_POSITIONS: Final = 'SELECT journal, segment, "offset", sequence, chain FROM positions'
+_MOVE: Final = """
 INSERT INTO positions VALUES (?, ?, ?, ?, ?) ON CONFLICT (journal) DO UPDATE
 SET segment = excluded.segment, "offset" = excluded."offset", sequence = excluded.sequence, chain = excluded.chain
 """
-_GAPS = 'SELECT journal, first, count, segment, "offset", why, at_ns FROM gaps ORDER BY journal, first'
-_GAP = "INSERT INTO gaps VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+_GAPS: Final = 'SELECT journal, first, count, segment, "offset", why, at_ns FROM gaps ORDER BY journal, first, at_ns'
+_GAP: Final = "INSERT INTO gaps VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _WORDS_KEPT: Final = 50_000
 
 
-def last_sequences(connection: apsw.Connection) -> dict[str, int]:
-    """Return the highest sequence of each journal in a day."""
-    rows: list[Any] = connection.execute(_LAST).fetchall()
-    return dict(rows)
-
-
-def positions_in(connection: apsw.Connection) -> dict[str, JournalPosition]:
+def positions_in(connection: apsw.Connection) -> Mapping[str, JournalPosition]:
     """Return the positions that a day's file has."""
     rows: list[Any] = connection.execute(_POSITIONS).fetchall()
     return {row[0]: JournalPosition(*row) for row in rows}
 
 
-def gaps_in(connection: apsw.Connection) -> list[Gap]:
+def gaps_in(connection: apsw.Connection) -> Sequence[Gap]:
     """Return the gaps that a day's file has, in order of journal and sequence."""
     rows: list[Any] = connection.execute(_GAPS).fetchall()
     return [Gap(*row) for row in rows]
 
 
-def turn_of(connection: apsw.Connection) -> int:
-    """Return which turn it was when this file began to have the positions; 0: it never did."""
-    return int(connection.execute("SELECT coalesce(max(turn), 0) FROM turns").get)
-
-
-def carry_on(connection: apsw.Connection, turn: int, positions: Iterable[JournalPosition], gaps: Iterable[Gap]) -> None:
+def begin(connection: apsw.Connection, positions: Iterable[JournalPosition], gaps: Iterable[Gap], at_ns: int) -> None:
     """Make a file the one that has the positions and gaps of the store."""
-    connection.execute("DELETE FROM turns")
-    connection.execute("INSERT INTO turns VALUES (?)", (turn,))
-    connection.execute("DELETE FROM positions")
+    connection.execute("INSERT INTO begun VALUES (?)", (at_ns,))
     _move(connection, positions)
     _note(connection, gaps)
 
 
+def stands_in(connection: apsw.Connection, frame: Frame) -> bool:
+    """Tell whether a frame's place is taken in a day; raise the alarm when something else stands in it."""
+    place = (frame.journal, frame.sequence)
+    row: Any = connection.execute(_STANDS, place).fetchone()
+    if row is not None:
+        record_id, *stands = row
+        if stands != [frame.previous, frame.sealed]:
+            conflict(frame, f"record {unpacked_id(record_id)} stands in its place, and is another")
+        return True
+    row = connection.execute(_STUB, place).fetchone()
+    if row is not None and row[0] != frame.chain:
+        conflict(frame, "what stands in its place is the stub of another record")
+    return row is not None
+
+
+def conflict(frame: Frame, why: str) -> None:
+    """Raise the alarm for a frame whose place is taken by another."""
+    logger().error(
+        "record_conflict", record_id=frame.record.record_id, journal=frame.journal, sequence=frame.sequence, why=why
+    )
+
+
 class DayWriter:
-    """Writes into one day's file. What it remembers of the file holds only while every transaction is committed:
-    after one that was not, make another writer.
+    """Writes into one day's file through `connection`.
+
+    What it remembers of the file holds only while every transaction is committed: after one that was not, make another.
     """
 
     def __init__(self, connection: apsw.Connection) -> None:
@@ -77,14 +86,18 @@ class DayWriter:
         self._next: int = connection.execute(_NEXT).get
         self._words: dict[str, int] = {}
         self._journals: dict[str, int] = {}
-        self.lasts = last_sequences(connection)
+        self._positions = dict(positions_in(connection))
+
+    @property
+    def next_number(self) -> int:
+        """The number that the next record gets."""
+        return self._next
 
     def write(self, batch: Batch, fresh: Sequence[Frame]) -> None:
         """Insert, in the transaction that is open, the frames of a batch that are new, its gaps, and its positions."""
         rows, sealed, parts = [], [], []
         for number, frame in enumerate(fresh, self._next):
-            place = (number, self._journal(frame.journal), frame.sequence)
-            rows.append(place + self._columns(frame))
+            rows.append((number, self._journal(frame.journal), frame.sequence, *self._columns(frame)))
             sealed.append((number, frame.previous, frame.sealed))
             if frame.request or frame.response:
                 parts.append((number, frame.request, frame.response))
@@ -92,10 +105,10 @@ class DayWriter:
         self._connection.executemany(_SEALED, sealed)
         self._connection.executemany(_PARTS, parts)
         self._next += len(rows)
-        _move(self._connection, batch.positions)
+        moved = [at for at in batch.positions if self._positions.get(at.journal) != at]
+        _move(self._connection, moved)
+        self._positions.update((at.journal, at) for at in moved)
         _note(self._connection, batch.gaps)
-        for frame in fresh:
-            self.lasts[frame.journal] = max(frame.sequence, self.lasts.get(frame.journal, 0))
 
     def _columns(self, frame: Frame) -> tuple[Any, ...]:
         try:
@@ -113,7 +126,7 @@ class DayWriter:
         known = self._words.get(word)
         if known is None:
             if len(self._words) >= _WORDS_KEPT:
-                self._words.clear()
+                self._words.clear()  # names that callers make up must not fill the memory
             known = self._words[word] = self._interned("words", "word", word)
         return known
 
@@ -123,27 +136,6 @@ class DayWriter:
             insert = f"INSERT INTO {table} ({column}) VALUES (?) RETURNING id"  # noqa: S608 - names of ours
             found = self._connection.execute(insert, (name,)).get
         return int(found)
-
-
-def stands(connection: apsw.Connection, frame: Frame) -> bool:
-    """Tell whether a frame's place is taken in a day; raise the alarm when something else stands in it."""
-    journal = connection.execute("SELECT id FROM journals WHERE name = ?", (frame.journal,)).get
-    row: Any = connection.execute(_STANDS, (journal, frame.sequence)).fetchone()
-    if row is not None:
-        record_id, previous, sealed = row
-        if (previous, sealed) != (frame.previous, frame.sealed):
-            _conflict(frame, f"record {unpacked_id(record_id)} stands in its place, and is another")
-        return True
-    stub: Any = connection.execute(_STUB, (journal, frame.sequence)).fetchone()
-    if stub is not None and stub[0] != frame.chain:
-        _conflict(frame, "the stub in its place is that of another record")
-    return stub is not None
-
-
-def _conflict(frame: Frame, why: str) -> None:
-    logger().error(
-        "record_conflict", record_id=frame.record.record_id, journal=frame.journal, sequence=frame.sequence, why=why
-    )
 
 
 def _move(connection: apsw.Connection, positions: Iterable[JournalPosition]) -> None:

@@ -45,19 +45,70 @@ class Schema(Struct, frozen=True):
     settings: str = ""
 
 
+class NotThere(AuditUnavailable):
+    """There is no such file, or nothing was committed to it yet."""
+
+
+class Damaged(AuditUnavailable):
+    """What stands in the file is not what SQLite, or we, would have written."""
+
+
+def failed(path: Path, schema: Schema, error: Exception) -> AuditUnavailable:
+    """Return what to raise for an error of SQLite."""
+    damaged = isinstance(error, apsw.CorruptError | apsw.NotADBError | UnicodeDecodeError)
+    return (Damaged if damaged else AuditUnavailable)(f"the {schema.name} {path} failed: {error}")
+
+
+def open_for_reading(path: Path, schema: Schema) -> apsw.Connection:
+    """Return a connection that only reads; the caller closes it.
+
+    It is opened for writing nevertheless: only then does the last connection to a file take the file's log away.
+
+    Raises:
+        NotThere: there is nothing to read, yet or any more.
+        Damaged: it is a file of something else, or none of SQLite's.
+        AuditUnavailable: it cannot be opened.
+    """
+    try:
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    except apsw.Error as error:
+        if not path.exists():
+            raise NotThere(f"the {schema.name} {path} is not there") from None
+        raise failed(path, schema, error) from error
+    try:
+        connection.set_busy_timeout(_BUSY_MS)
+        connection.execute("PRAGMA query_only = 1")
+        if (mark := connection.pragma("application_id")) != schema.application_id:
+            empty = mark == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").get == 0
+            raise NotThere(f"the {schema.name} {path} is still empty") if empty else _something_else(path, schema)
+        if (found := connection.pragma("user_version")) != schema.version:
+            raise _other_version(path, schema, found)
+    except apsw.Error as error:
+        connection.close()
+        raise failed(path, schema, error) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
 class SqliteFile:
-    """The file at `path`, made if there is none. Every call may come from any thread.
+    """The file at `path`, made if there is none unless `read_only`. Every call may come from any thread.
 
     Raises (construction and every call):
         AuditUnavailable: SQLite cannot do it; nothing is half done.
     """
 
-    def __init__(self, path: Path, schema: Schema) -> None:
+    def __init__(self, path: Path, schema: Schema, *, read_only: bool = False) -> None:
         self._path = path
         self._schema = schema
         self._writing = threading.Lock()
         self._idle: deque[apsw.Connection] = deque()
         self._closed = threading.Event()
+        self._writer: apsw.Connection | None = None
+        if read_only:
+            self._idle.append(open_for_reading(path, schema))
+            return
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -69,6 +120,8 @@ class SqliteFile:
     @contextmanager
     def writer(self) -> Iterator[apsw.Connection]:
         """Lend the connection for writing; one thread has it at a time."""
+        if self._writer is None:
+            raise AuditUnavailable(f"the {self._schema.name} {self._path} was opened for reading only")
         with self._writing, self._translated():
             yield self._writer
 
@@ -94,8 +147,7 @@ class SqliteFile:
             try:
                 connection = self._idle.pop()
             except IndexError:
-                connection = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READONLY)
-                connection.set_busy_timeout(_BUSY_MS)
+                connection = open_for_reading(self._path, self._schema)
             try:
                 yield connection
             finally:
@@ -107,16 +159,17 @@ class SqliteFile:
         """Close the file; a look-up that is under way ends first in its own thread. May be called again."""
         with self._writing:
             self._closed.set()
-            self._writer.close()
-        while self._idle:
-            self._idle.pop().close()
+            while self._idle:
+                self._idle.pop().close()
+            if self._writer is not None:
+                self._writer.close()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except apsw.Error as error:
-            raise AuditUnavailable(f"the {self._schema.name} {self._path} failed: {error}") from error
+        except (apsw.Error, UnicodeDecodeError) as error:
+            raise failed(self._path, self._schema, error) from error
 
     def _open(self) -> apsw.Connection:
         connection = apsw.Connection(str(self._path))
@@ -139,20 +192,26 @@ class SqliteFile:
             self._mark(connection)
             return
         if connection.pragma("application_id") != schema.application_id:
-            raise AuditUnavailable(
-                f"{self._path} is an SQLite file of something else; name another file for the {schema.name}"
-            )
+            raise _something_else(self._path, schema)
         while found in schema.changes:
             connection.execute(schema.changes[found])
             found += 1
         if found != schema.version:
-            raise AuditUnavailable(
-                f"the {schema.name} {self._path} has schema {found} and this Pointsman knows schema {schema.version}; "
-                "run the version that made it, or a newer one"
-            )
+            raise _other_version(self._path, schema, found)
         self._mark(connection)
 
     def _mark(self, connection: apsw.Connection) -> None:
         connection.execute(
             f"PRAGMA application_id = {self._schema.application_id}; PRAGMA user_version = {self._schema.version}"
         )
+
+
+def _something_else(path: Path, schema: Schema) -> AuditUnavailable:
+    return Damaged(f"{path} is an SQLite file of something else; name another file for the {schema.name}")
+
+
+def _other_version(path: Path, schema: Schema, found: int) -> AuditUnavailable:
+    return AuditUnavailable(
+        f"the {schema.name} {path} has schema {found} and this Pointsman knows schema {schema.version}; "
+        "run the version that made it, or a newer one"
+    )

@@ -1,0 +1,131 @@
+"""The rows of a journal as they stand, nothing believed: every column is held against the sealed part.
+
+Nothing that stands in a row makes reading fail. Where SQLite itself cannot read a stretch, its places are read one by
+one, and those that cannot be read are told as damage.
+
+Belongs here: reading rows and finding contradictions in them. Never here: hashes or chains.
+"""
+
+import heapq
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Any, Final
+
+import apsw
+import msgspec
+
+from gateway.columns import unpacked_id
+from gateway.ports import Row
+from gateway.record import decode_record
+from gateway.stores.audit_sqlite_day import COLUMNS, row_of
+from gateway.stores.audit_sqlite_extents import Extent
+from gateway.stores.audit_sqlite_files import DayFiles
+from gateway.stores.sqlite_file import Damaged
+
+_AT_ONCE: Final = 500
+_NAMES: Final = COLUMNS.split(", ")
+_ROWS: Final = f"""
+SELECT sequence, previous, sealed, request, response, erasure, {COLUMNS}
+FROM records LEFT JOIN sealed USING (number) LEFT JOIN parts USING (number) LEFT JOIN erasures USING (number)
+WHERE journal = ? AND sequence BETWEEN ? AND ? ORDER BY sequence LIMIT ?
+"""  # noqa: S608 - names of ours
+_STUBS: Final = """
+SELECT sequence, previous, chain, pruning FROM stubs WHERE journal = ? AND sequence BETWEEN ? AND ? ORDER BY sequence
+"""
+
+
+def rows_of(files: DayFiles, extents: Mapping[str, Extent], journal: str, first: int, last: int) -> Iterator[Row]:
+    """Yield what stands in the places from `first` to `last` of a journal, in order."""
+    runs = []
+    for day, extent in extents.items():
+        begin, end = extent.journals.get(journal, (1, 0))
+        if begin <= last and end >= first:
+            runs.append((max(begin, first), min(end, last), day))
+    runs.sort()
+    if all(one[1] < other[0] for one, other in pairwise(runs)):
+        for begin, end, day in runs:
+            yield from _DayRows(files, day, journal).rows(begin, end)
+    else:  # a journal's sequences go on from day to day, unless somebody has put a record elsewhere
+        each = [_DayRows(files, day, journal).rows(begin, end) for begin, end, day in runs]
+        yield from heapq.merge(*each, key=lambda row: row.sequence)
+
+
+class _DayRows:
+    """Reads the rows of a journal in one day's file."""
+
+    def __init__(self, files: DayFiles, day: str, journal: str) -> None:
+        self._files = files
+        self._day = day
+        self._journal = journal
+        self._words: dict[str, int | None] = {}
+
+    def rows(self, first: int, last: int) -> Iterator[Row]:
+        """Yield them in order."""
+        while first <= last:
+            try:
+                found = self._read(first, last, _AT_ONCE)
+            except Damaged:
+                upto = min(first + _AT_ONCE - 1, last)
+                for sequence in range(first, upto + 1):
+                    yield from self._read_alone(sequence)
+                first = upto + 1
+            else:
+                yield from found
+                first = found[-1].sequence + 1 if found else last + 1
+
+    def _read_alone(self, sequence: int) -> list[Row]:
+        try:
+            return self._read(sequence, sequence, 1)
+        except Damaged as error:
+            return [Row(self._journal, sequence, b"", b"", b"", b"", damage=error.message)]
+
+    def _read(self, first: int, last: int, limit: int) -> list[Row]:
+        return self._files.ask(self._day, lambda connection: self._read_in(connection, first, last, limit)) or []
+
+    def _read_in(self, connection: apsw.Connection, first: int, last: int, limit: int) -> list[Row]:
+        journal = connection.execute("SELECT id FROM journals WHERE name = ?", (self._journal,)).get
+
+        def word(text: str) -> int | None:
+            if text not in self._words:
+                self._words[text] = connection.execute("SELECT id FROM words WHERE word = ?", (text,)).get
+            return self._words[text]
+
+        rows: list[Any] = connection.execute(_ROWS, (journal, first, last, limit)).fetchall()
+        found = [self._row(row, word) for row in rows]
+        upto = rows[-1][0] if len(rows) == limit else last
+        stubs: list[Any] = connection.execute(_STUBS, (journal, first, upto)).fetchall()
+        if stubs:
+            found = sorted((*found, *map(self._stub, stubs)), key=lambda row: row.sequence)
+        return found
+
+    def _row(self, row: Any, word: Any) -> Row:
+        sequence, previous, sealed, request, response, erasure, *columns = row
+        if erasure is not None:
+            request, response, erasure = b"", b"", unpacked_id(erasure)
+        damage = _contradicting(sealed, tuple(columns), word)
+        whole = (previous, sealed, request or b"", response or b"")
+        if not all(isinstance(value, bytes) for value in whole):
+            damage = damage or "one of its parts is not of bytes"
+            whole = tuple(value if isinstance(value, bytes) else b"" for value in whole)  # type: ignore[assignment]
+        return Row(self._journal, sequence, *whole, erasure=erasure, damage=damage)
+
+    def _stub(self, row: Any) -> Row:
+        sequence, previous, chain, pruning = row
+        if not isinstance(previous, bytes) or not isinstance(chain, bytes):
+            damage = "what is left of it is not of bytes"
+            return Row(self._journal, sequence, b"", None, b"", b"", pruning=unpacked_id(pruning), damage=damage)
+        return Row(self._journal, sequence, previous, None, b"", b"", chain, pruning=unpacked_id(pruning))
+
+
+def _contradicting(sealed: Any, columns: tuple[Any, ...], word: Any) -> str:
+    """Return what contradicts the sealed part, "" if nothing does."""
+    if sealed is None:
+        return "its sealed part is not there"
+    try:
+        expected = row_of(decode_record(sealed), word)
+    except (msgspec.DecodeError, TypeError, ValueError) as error:
+        return f"its sealed part is no record: {error}"
+    if expected == columns:
+        return ""
+    names = [name for name, wanted, found in zip(_NAMES, expected, columns, strict=True) if wanted != found]
+    return f"contradicting its sealed part: {', '.join(names)}"
