@@ -6,6 +6,7 @@ Belongs here: connecting those and ending them in order. Never here: request log
 
 import asyncio
 import socket
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -13,10 +14,11 @@ from contextlib import AsyncExitStack
 from gateway import logs
 from gateway.admin.app import build_admin
 from gateway.admin.audit_parts import AuditParts
+from gateway.admin.job_runner import JobRunner
 from gateway.assembly import audit_store, executor_factory, on_sigterm, redis_url, upstream_client
 from gateway.book import Book
 from gateway.catalog import Manifest, Signature
-from gateway.config import Settings
+from gateway.config import Settings, dump_settings
 from gateway.control_records import ControlRecords
 from gateway.controlplane import ControlPlane, StoreWatch
 from gateway.evidence.checkpointing import Checkpointer
@@ -72,6 +74,8 @@ async def run_control(settings: Settings, listening: socket.socket) -> int:
             tell=RulesLog(records).tell,
         )
         pruning = Pruning(store, records, settings.audit)
+        jobs = JobRunner((sys.executable, "-m", "gateway.jobs"), dump_settings(settings))
+        stack.push_async_callback(jobs.close)
         parts = AuditParts(
             store=store,
             recorder=recorder,
@@ -80,6 +84,7 @@ async def run_control(settings: Settings, listening: socket.socket) -> int:
                 store, records, settings.data_dir / "journal", lambda: recorder.catch_up(_CATCH_UP_SECONDS)
             ),
             pruning=pruning,
+            jobs=jobs,
         )
         stack.push_async_callback(tasks.cancel)
         tasks.start("rules store", watch.run())

@@ -34,6 +34,7 @@
     │   ├── CohortInUse             cohort_in_use
     │   ├── UnconfirmedChange       unconfirmed_change
     │   ├── TooManyMoves            too_many_moves
+    │   ├── CannotReplay            cannot_replay
     │   └── RulesUnavailable        rules_unavailable
     │       └── RulesInDoubt        rules_in_doubt
     ├── ArtifactError               a version's artifact cannot be used
@@ -299,6 +300,12 @@ class TooManyMoves(ChangeError):
     """The change would move more callers to another version than it was allowed to."""
 
     code = "too_many_moves"
+
+
+class CannotReplay(ChangeError):
+    """A record cannot be run again: its input was not kept whole, or its version is gone or changed."""
+
+    code = "cannot_replay"
 
 
 class RulesUnavailable(ChangeError):

@@ -5,11 +5,10 @@ process does once it runs.
 
 Children run in their own process groups, so a Ctrl-C reaches only the supervisor, which stops them in order: workers
 drain, then the control process ships what they left, then the embedded Valkey. Each child asks the kernel for a
-SIGTERM when its parent dies (prctl(2), PR_SET_PDEATHSIG), so that a SIGKILL of the supervisor leaves no orphan.
+SIGTERM when its parent dies (`lifeline`), so that a SIGKILL of the supervisor leaves no orphan.
 """
 
 import asyncio
-import ctypes
 import json
 import os
 import signal
@@ -23,15 +22,14 @@ from pathlib import Path
 
 from gateway.config import Settings, dump_settings
 from gateway.errors import SettingsError
+from gateway.lifeline import end_with
 from gateway.logs import logger
 from gateway.metrics import Board, Slot, board_path
 from gateway.stores.embedded_valkey import EmbeddedValkey, lock_data_folder
 
-_PR_SET_PDEATHSIG = 1
 _PAUSES = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)  # seconds before the n-th restart in a row
 _STEADY_SECONDS = 30.0  # a child that lived so long starts again without a pause
 _LAST_CHANCE_SECONDS = 2.0  # what control process and Valkey get beyond the drain
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Child:
@@ -62,7 +60,7 @@ class Child:
                 pass_fds=descriptors,
                 process_group=0,
                 stdin=subprocess.DEVNULL,
-                preexec_fn=lambda: _die_with(parent),  # noqa: PLW1509 - runs prctl and nothing else
+                preexec_fn=lambda: end_with(parent),  # noqa: PLW1509 - runs prctl and nothing else
             )
         finally:
             for descriptor in descriptors[1:]:  # the first is the shared socket, the others are this start's own
@@ -217,12 +215,6 @@ def _role(role: str, index: int, listening: socket.socket, settings: bytes) -> t
     os.close(writing)
     command = [sys.executable, "-m", "gateway.app", role, str(index), str(listening.fileno()), str(reading)]
     return command, (listening.fileno(), reading)
-
-
-def _die_with(parent: int) -> None:
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != parent:  # it died between fork and prctl
-        os._exit(1)
 
 
 def bind(host: str, port: int, setting: str) -> socket.socket:

@@ -4,7 +4,6 @@ Belongs here: how an answer is written. Never here: errors (those are `problems`
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -60,9 +59,3 @@ def missing_of(manifest: bytes) -> list[str]:
         return list(parse_manifest(manifest).missing)
     except InvalidDocument as error:
         return [f"unreadable ({error.message})"]
-
-
-def moment(at_ns: int) -> str:
-    """Return a time (Unix ns) for people and programs: RFC 3339 in UTC, to the microsecond."""
-    second = datetime.fromtimestamp(at_ns // 1_000_000_000, UTC)
-    return f"{second:%Y-%m-%dT%H:%M:%S}.{at_ns % 1_000_000_000 // 1000:06d}Z"

@@ -18,6 +18,7 @@ from starlette.routing import Route
 from gateway.admin.audit import LISTING, Audit
 from gateway.admin.audit_parts import AuditParts
 from gateway.admin.changes import Changes
+from gateway.admin.evidence import DAYS, REPLAY, STRETCH, Evidence
 from gateway.admin.parameters import TERMS, check_parameters
 from gateway.admin.past import Past
 from gateway.admin.privacy import Privacy
@@ -63,6 +64,7 @@ def build_admin(
     """
     rules, changes, past, state = Rules(control, book), Changes(control), Past(control), State(control)
     look_ups, privacy, probes = Audit(control, audit), Privacy(audit), Probes(book, audit, troubles)
+    evidence = Evidence(control, audit)
     table: Mapping[str, Mapping[str, Call]] = {
         "/admin/v1/models": {"GET": Call(rules.models)},
         "/admin/v1/models/{model}": {"GET": Call(rules.model)},
@@ -89,6 +91,10 @@ def build_admin(
         "/admin/v1/rules/accept": {"POST": Call(state.accept)},
         "/admin/v1/audit/requests/{id:path}": {"GET": Call(look_ups.request)},
         "/admin/v1/audit/records": {"GET": Call(look_ups.records, LISTING)},
+        "/admin/v1/audit/verify": {"POST": Call(evidence.verify, DAYS)},
+        "/admin/v1/audit/recompute": {"POST": Call(evidence.recompute, STRETCH)},
+        "/admin/v1/audit/replay": {"POST": Call(evidence.replay, REPLAY)},
+        "/admin/v1/audit/export": {"GET": Call(evidence.export, STRETCH)},
         "/admin/v1/audit/erase": {"POST": Call(privacy.erase)},
         "/admin/v1/audit/prune": {"POST": Call(privacy.prune)},
         "/metrics": {"GET": Call(probes.metrics, None)},

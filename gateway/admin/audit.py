@@ -14,12 +14,12 @@ from starlette.responses import Response
 
 from gateway.admin.answers import answer, extended, missing_of
 from gateway.admin.audit_parts import AuditParts
-from gateway.admin.parameters import whole
+from gateway.admin.parameters import named, whole
 from gateway.admin.requests import actor_of
 from gateway.admin.shown import decision_of, shown_kept, shown_record
 from gateway.admin.times import moment_of
 from gateway.controlplane import ControlPlane, shown
-from gateway.errors import AuditUnavailable, DocumentNotFound, InvalidInput, RulesUnavailable
+from gateway.errors import AuditUnavailable, DocumentNotFound, RulesUnavailable
 from gateway.ports import DocumentName, Filter, Kept
 from gateway.record import Record
 
@@ -79,10 +79,7 @@ class Audit:
 
 def filter_of(request: Request) -> Filter:
     """Return which records the query of a request asks for. Raises `InvalidInput`."""
-    given = {name: request.query_params[name] for name in LISTED if name in request.query_params}
-    for name, value in given.items():
-        if not value or len(value) > 1024 or not value.isprintable():
-            raise InvalidInput(f"{name}: expected 1 to 1024 printable characters")
+    given = {name: value for name in LISTED if (value := named(request, name)) is not None}
     return Filter(
         **given,
         status=whole(request, "status", 100, 599),

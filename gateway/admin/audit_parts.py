@@ -5,6 +5,7 @@ Belongs here: that bundle. Never here: behaviour.
 
 from msgspec import Struct
 
+from gateway.admin.job_runner import JobRunner
 from gateway.control_records import ControlRecords
 from gateway.evidence.erasure import Erasing
 from gateway.evidence.pruning import Pruning
@@ -13,10 +14,11 @@ from gateway.recorder import Recorder
 
 
 class AuditParts(Struct, frozen=True):
-    """The store, who fills it, who keeps control records, and who takes things out of it."""
+    """The store, who fills it, who keeps control records, who takes things out of it, and who starts jobs on it."""
 
     store: AuditStore
     recorder: Recorder
     records: ControlRecords
     erasing: Erasing
     pruning: Pruning
+    jobs: JobRunner

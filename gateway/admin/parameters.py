@@ -15,6 +15,7 @@ from gateway.errors import InvalidInput
 TERMS = ("dry_run", "preview", "max_moves", "confirm_within_s")
 """The parameters (and fields of a body) that say on which terms a change is made."""
 LONGEST_CONFIRM_S = 7 * 24 * 3600
+_LONGEST_NAME = 1024
 _WHOLE = re.compile(r"[0-9]{1,15}", re.ASCII)
 
 
@@ -47,6 +48,14 @@ def whole(request: Request, name: str, least: int, most: int | None = None) -> i
     if number < least or (most is not None and number > most):
         raise InvalidInput(f"{name}: expected a whole number of {least} {'or more' if most is None else f'to {most}'}")
     return number
+
+
+def named(request: Request, name: str) -> str | None:
+    """Return a parameter that names something, or None without it. Raises `InvalidInput`."""
+    value = request.query_params.get(name)
+    if value is not None and (not value or len(value) > _LONGEST_NAME or not value.isprintable()):
+        raise InvalidInput(f"{name}: expected 1 to {_LONGEST_NAME} printable characters")
+    return value
 
 
 def terms_of_query(request: Request) -> Terms:

@@ -12,12 +12,13 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.admin.answers import answer, moment
+from gateway.admin.answers import answer
 from gateway.admin.bodies import ExplainBody, read_body
 from gateway.admin.parameters import revision_of, whole
 from gateway.controlplane import ControlPlane, Explained, Question
 from gateway.errors import DocumentNotFound, InvalidDocument, InvalidInput
 from gateway.ports import DocumentChange, Revision
+from gateway.times import moment
 
 MOST = 500
 """Revisions that one answer holds at most."""

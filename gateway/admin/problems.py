@@ -19,6 +19,7 @@ from gateway.errors import ArtifactError, ChangeError, GatewayError, InvalidDocu
 STATUSES: Mapping[str, int] = {
     "malformed_body": 400,
     "invalid_input": 400,
+    "key_unusable": 400,
     "not_found": 404,
     "unknown_model": 404,
     "unknown_version": 404,
@@ -28,6 +29,7 @@ STATUSES: Mapping[str, int] = {
     "cohort_in_use": 409,
     "unconfirmed_change": 409,
     "too_many_moves": 409,
+    "cannot_replay": 409,
     "revision_conflict": 412,
     "body_too_large": 413,
     "unsupported_encoding": 415,
@@ -39,6 +41,7 @@ STATUSES: Mapping[str, int] = {
     "revision_required": 428,
     "client_closed": 499,
     "internal_error": 500,
+    "overloaded": 503,
     "rules_unavailable": 503,
     "rules_in_doubt": 503,
     "audit_unavailable": 503,

@@ -7,10 +7,10 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.admin.answers import moment
 from gateway.capture import open_part
 from gateway.ports import Kept
 from gateway.record import Payload, Record
+from gateway.times import moment
 
 
 def shown_kept(kept: Kept) -> dict[str, Any]:

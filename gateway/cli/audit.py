@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import listing, privacy, show
+from gateway.cli import evidence, export, listing, privacy, show
 from gateway.cli.card import print_card
 from gateway.cli.options import AdminUrl, AsJson, connect, example
 
@@ -42,4 +42,6 @@ def show_request(
 
 
 listing.register(commands)
+evidence.register(commands)
+export.register(commands)
 privacy.register(commands)

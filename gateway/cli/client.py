@@ -9,7 +9,8 @@ answer, so it is made once however often it is sent.
 import json
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NoReturn, Self
 from urllib.parse import quote
@@ -25,6 +26,8 @@ _ATTEMPTS = 5
 _FIRST_PAUSE_SECONDS = 0.1
 # A change waits for every worker before it answers (`rules.publish_wait_ms`, 5 s unless set otherwise).
 _TIMEOUT = httpx2.Timeout(60.0, connect=5.0)
+# A job that runs a slow version twice may be silent for four minutes.
+_STREAM_TIMEOUT = httpx2.Timeout(300.0, connect=5.0)
 
 
 class AdminClient:
@@ -75,6 +78,28 @@ class AdminClient:
         """Return the answer to a question that changes nothing but needs a body."""
         return reading_of(self._accepted(self._send("POST", path, headers=self._who, document=question)))
 
+    @contextmanager
+    def stream(self, method: str, *path: str, params: Mapping[str, str]) -> Iterator[Iterator[bytes]]:
+        """Lend the lines of an answer, each without its end, as they come.
+
+        Raises (here, or while lines are taken):
+            Refusal: before the first line, the API's own no.
+            Unreachable: no gateway, or the answer was cut.
+        """
+        request: dict[str, Any] = {"headers": self._who, "params": params, "timeout": _STREAM_TIMEOUT}
+        try:
+            with self._http.stream(method, _place(path), **request) as response:
+                if not response.is_success:
+                    response.read()
+                self._accepted(response)
+                yield _lines(response)
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            self._give_up(error)
+        except httpx2.RequestError as error:
+            raise Unreachable(
+                f"the answer of the admin API at {self.url} was cut ({error})", "Run the command again."
+            ) from None
+
     def register(self, model: str, manifest: Mapping[str, Any], *, allow_incomplete: bool = False) -> Outcome:
         """Register a version of a model; the same content again changes nothing."""
         params = {"allow_incomplete": "true"} if allow_incomplete else {}
@@ -119,13 +144,12 @@ class AdminClient:
             # ASCII escapes carry any text that was read, half a surrogate pair included; the API judges it.
             request["content"] = json.dumps(document, allow_nan=False)
             request["headers"]["content-type"] = "application/json"
-        place = "/admin/v1/" + "/".join(quote(part, safe="") for part in path)
         last: httpx2.RequestError | None = None
         for attempt in range(_ATTEMPTS):
             if attempt:
                 time.sleep(_FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
             try:
-                return self._http.request(method, place, **request)
+                return self._http.request(method, _place(path), **request)
             except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
                 if last is None:
                     self._give_up(error)
@@ -153,6 +177,18 @@ class AdminClient:
                 "Check --admin-url: it is the admin port, not the data port.",
             )
         raise refusal_of(problem, response.status_code, response.request.url.path.removeprefix("/admin/v1/"))
+
+
+def _place(path: Sequence[str]) -> str:
+    return "/admin/v1/" + "/".join(quote(part, safe="") for part in path)
+
+
+def _lines(response: httpx2.Response) -> Iterator[bytes]:
+    """Yield the lines of a body; what follows the last end of a line is one that was cut, and left out."""
+    rest = b""
+    for chunk in response.iter_bytes():
+        *whole, rest = (rest + chunk).split(b"\n") if rest else chunk.split(b"\n")
+        yield from whole
 
 
 def _header(option: str, text: str) -> bytes:

@@ -9,6 +9,7 @@ from gateway.controlplane.convergence import DocumentOutcome, Published
 from gateway.controlplane.differences import FieldDifference
 from gateway.controlplane.documents import shown
 from gateway.controlplane.lookups import ModelEntry
+from gateway.controlplane.past import Past
 from gateway.controlplane.plane import ControlPlane
 from gateway.controlplane.previewing import ChangePreview, Traffic
 from gateway.controlplane.proposal import Proposed, Terms
@@ -28,6 +29,7 @@ __all__ = [
     "FieldDifference",
     "ModelEntry",
     "Origin",
+    "Past",
     "Proposed",
     "Published",
     "Question",

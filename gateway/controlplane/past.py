@@ -36,9 +36,12 @@ class StoredRules(Struct, frozen=True):
 
 
 class Past:
-    """Looks back. Every method raises `AuditUnavailable` when the archive fails; most do without the store."""
+    """Looks back. Every method raises `AuditUnavailable` when the archive fails; most do without the store.
 
-    def __init__(self, store: RulesStore, archive: RevisionArchive, archivist: Archivist) -> None:
+    Without an archivist the archive has to do as it is: that of another process, which keeps it.
+    """
+
+    def __init__(self, store: RulesStore, archive: RevisionArchive, archivist: Archivist | None) -> None:
         self._store = store
         self._archive = archive
         self._archivist = archivist
@@ -142,6 +145,8 @@ class Past:
 
     async def _bring_up(self) -> None:
         """Have the archive as far as the store; without the store, what is kept has to do."""
+        if self._archivist is None:
+            return
         with suppress(RulesUnavailable):
             await self._archivist.catch_up()
 

@@ -151,8 +151,13 @@ def read_public_keys(path: Path) -> tuple[VerifyingKey, ...]:
             data = file.read(_LONGEST_FILE)
     except OSError as error:
         raise KeyUnusable(f"the public key {path} cannot be read: {error.strerror}") from None
-    blocks = [match[0] for match in _PEM_BLOCK.finditer(data)]
     try:
-        return tuple(parse_public_key(block) for block in blocks or [data])
+        return parse_public_keys(data)
     except KeyUnusable as error:
         raise KeyUnusable(f"the public key {path} cannot be used: {error.message}") from None
+
+
+def parse_public_keys(pem: str | bytes) -> tuple[VerifyingKey, ...]:
+    """Return the keys of a text with one PEM block or several. Raises `KeyUnusable`."""
+    data = pem.encode("ascii", "replace") if isinstance(pem, str) else pem
+    return tuple(parse_public_key(block[0]) for block in _PEM_BLOCK.finditer(data)) or (parse_public_key(data),)

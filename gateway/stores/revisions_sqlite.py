@@ -112,12 +112,14 @@ _changes = msgspec.json.Decoder(list[_Change])
 class SqliteRevisions:
     """A `RevisionArchive` in the file at `path`, made if there is none. Every call may come from any thread.
 
+    With `read_only` it is only read, while the control process may be writing it.
+
     Raises (construction and every call):
         AuditUnavailable: SQLite cannot do it; nothing is half done.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file = SqliteFile(path, SCHEMA)
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self._file = SqliteFile(path, SCHEMA, read_only=read_only)
 
     def kept(self) -> Head | None:
         """Return the epoch and number of the revision that was kept last, or None."""

@@ -296,6 +296,7 @@ def test_archivist_goes_on_when_the_archive_works_again(looking: RunLooking) -> 
     async def scenario(at: Looking) -> None:
         await at.change(route())
         writer = at.archive._file._writer
+        assert writer is not None
         writer.set_busy_timeout(1)
         writer.execute("CREATE TEMP TRIGGER full BEFORE INSERT ON main.revisions BEGIN SELECT RAISE(FAIL, 'full'); END")
         with pytest.raises(AuditUnavailable, match="full"):

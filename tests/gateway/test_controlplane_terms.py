@@ -12,7 +12,7 @@ from gateway.record import Payload, Record
 from routing import Facts, parse_route, resolve, unit_digest
 from tests.gateway.conftest import Bench, RunBench
 from tests.gateway.control import HALVES, WHOLE, Control, cohort, origin, route, two_versions
-from tests.records import ChainedJournal, batch
+from tests.records import DAY, ChainedJournal, batch
 
 CALLERS = [f"u-{n}" for n in range(200)]
 
@@ -147,7 +147,7 @@ def test_without_the_records_a_preview_is_left_out_but_a_limit_of_moves_refuses_
 ) -> None:
     async def scenario(bench: Bench) -> None:
         control = await with_traffic(bench)
-        broken = apsw.Connection(str(control.folder / "audit.db"))
+        broken = apsw.Connection(str(control.folder / "audit" / f"{DAY}.db"))
         broken.execute("ALTER TABLE records RENAME TO elsewhere")
         broken.close()
         with pytest.raises(AuditUnavailable):

@@ -5,6 +5,7 @@ with_admin      with_admin(test) runs `async test(at)` against it; `at` is an `A
 
 import asyncio
 import socket
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -18,9 +19,11 @@ import pytest
 
 from gateway.admin.app import build_admin
 from gateway.admin.audit_parts import AuditParts
+from gateway.admin.job_runner import JobRunner
 from gateway.book import Book
 from gateway.capture import capture
 from gateway.catalog import Manifest
+from gateway.config import dump_settings, load_settings
 from gateway.control_records import ControlRecords
 from gateway.controlplane import ControlPlane, StoreWatch
 from gateway.evidence.checkpointing import Checkpointer
@@ -58,6 +61,7 @@ class Admin:
         own_journal: Journal,
         audit: SqliteAudit,
         board: Board,
+        jobs: JobRunner,
         stop_recorder: Callable[[], Awaitable[None]],
     ) -> None:
         self.http = http
@@ -67,6 +71,7 @@ class Admin:
         self.own_journal = own_journal
         self.audit = audit
         self.board = board
+        self.jobs = jobs
         self.stop_recorder = stop_recorder
         self.troubles: list[str] = []
 
@@ -188,12 +193,15 @@ async def _admin(url: str, folder: Path) -> AsyncIterator[Admin]:
         publish_wait_s=PUBLISH_WAIT_S,
         tell=RulesLog(records).tell,
     )
+    settings = load_settings({"data_dir": folder, "redis_url": url, "gateway": "g"})
+    jobs = JobRunner((sys.executable, "-m", "gateway.jobs"), dump_settings(settings))
     parts = AuditParts(
         store=audit,
         recorder=recorder,
         records=records,
         erasing=Erasing(audit, records, folder / "journal", lambda: recorder.catch_up(1.0)),
         pruning=Pruning(audit, records, AuditSettings()),
+        jobs=jobs,
     )
     await watch.look()
     tasks = Tasks()
@@ -214,6 +222,7 @@ async def _admin(url: str, folder: Path) -> AsyncIterator[Admin]:
             own_journal=own_journal,
             audit=audit,
             board=board,
+            jobs=jobs,
             stop_recorder=stop_recorder,
         )
         app = build_admin(control, parts, book, lambda: [*watch.troubles(), *at.troubles])
@@ -224,6 +233,7 @@ async def _admin(url: str, folder: Path) -> AsyncIterator[Admin]:
             await http.aclose()  # before the server, which would wait for an idle connection
             stop.set()
             await serving
+            await jobs.close()
             await stop_recorder()
             await tasks.cancel()
             await store.close()

@@ -9,13 +9,12 @@ import httpx2
 import pytest
 
 from gateway.admin.app import build_admin
+from gateway.admin.audit_parts import AuditParts
 from gateway.admin.figures import quantile, read_figures
 from gateway.admin.problems import STATUSES, problem
 from gateway.book import Book
 from gateway.controlplane import ControlPlane
 from gateway.errors import ChangeError, GatewayError, InvalidDocument
-from gateway.ports import AuditStore
-from gateway.recorder import Recorder
 
 WithAdmin = Callable[..., None]
 
@@ -85,9 +84,7 @@ def test_readiness_says_why_not(with_admin: WithAdmin) -> None:
 def test_defect_is_a_problem_without_a_stack_trace_and_with_one_in_the_log(capfd: pytest.CaptureFixture[str]) -> None:
     async def test() -> None:
         nothing = cast(Any, None)  # parts that are missing break every handler that needs them
-        app = build_admin(
-            cast(ControlPlane, nothing), cast(AuditStore, nothing), cast(Recorder, nothing), cast(Book, nothing)
-        )
+        app = build_admin(cast(ControlPlane, nothing), cast(AuditParts, nothing), cast(Book, nothing))
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://admin") as http:
             for path in ("/metrics", "/admin/v1/models", "/admin/v1/routes/fraud", "/admin/v1/audit/requests/a"):
                 answer = await http.get(path)

@@ -113,6 +113,7 @@ def of_another_kind() -> bytes:
         (encrypted(), "without a password"),
         (of_another_kind(), "no Ed25519 key"),
     ],
+    ids=["empty", "text", "cut", "a public key", "with a password", "of another kind"],
 )
 def test_a_file_that_is_no_private_key_is_named_and_left_as_it_is(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / SIGNING_KEY
@@ -140,6 +141,7 @@ def test_a_file_that_is_no_private_key_is_named_and_left_as_it_is(tmp_path: Path
             "no Ed25519 key",
         ),
     ],
+    ids=["empty", "of ssh", "cut", "garbled", "of another kind"],
 )
 def test_a_file_that_is_no_public_key_is_named(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "given.pem"

@@ -175,7 +175,7 @@ def test_health_and_server_metadata(open_face: Any) -> None:
             assert (ready.status, json.loads(ready.body)) == (200, {"ready": True})
             assert json.loads(server.body) == {"name": "pointsman", "version": __version__, "extensions": []}
             assert headers_of(server)["content-type"] == "application/json"
-        assert records == []
+        assert list(records) == []
 
     on_face(open_face, check)
 
@@ -254,7 +254,7 @@ def test_other_mistakes_are_answered_in_words_without_a_record(
         assert reply.status == status
         assert json.loads(reply.body)["error"]
         assert headers_of(reply).get("allow") == ("GET, HEAD" if status == 405 else None)
-        assert records == []
+        assert list(records) == []
 
     on_face(open_face, check)
 

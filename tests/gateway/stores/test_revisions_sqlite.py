@@ -7,7 +7,7 @@ import apsw
 import pytest
 
 from gateway.errors import AuditUnavailable
-from gateway.ports import DocumentChange, Revision
+from gateway.ports import DocumentChange, Head, Revision
 from gateway.stores import revisions_sqlite
 from gateway.stores.audit_sqlite import SqliteAudit
 from gateway.stores.revisions_sqlite import SqliteRevisions
@@ -40,14 +40,34 @@ def test_nobody_else_may_read_the_file(archive: SqliteRevisions, path: Path) -> 
 
 
 def test_what_is_kept_is_synced(archive: SqliteRevisions) -> None:
-    assert archive._file._writer.pragma("journal_mode") == "wal"
-    assert archive._file._writer.pragma("synchronous") == 2
+    with archive._file.writer() as connection:
+        assert connection.pragma("journal_mode") == "wal"
+        assert connection.pragma("synchronous") == 2
+
+
+def test_another_process_reads_what_is_kept_and_changes_nothing(archive: SqliteRevisions, path: Path) -> None:
+    reading = SqliteRevisions(path, read_only=True)
+    archive.keep("e", _revisions(1, 3))
+    assert reading.kept() == Head("e", 3)
+    with pytest.raises(AuditUnavailable, match="for reading only"):
+        reading.keep("e", _revisions(4, 4))
+    reading.close()
+    archive.keep("e", _revisions(4, 4))
+
+
+def test_an_archive_that_is_only_read_has_to_be_there_and_be_one(tmp_path: Path) -> None:
+    with pytest.raises(AuditUnavailable, match="is not there"):
+        SqliteRevisions(tmp_path / "nothing.db", read_only=True)
+    assert not (tmp_path / "nothing.db").exists()
+    apsw.Connection(str(tmp_path / "empty.db")).close()
+    with pytest.raises(AuditUnavailable, match="is still empty"):
+        SqliteRevisions(tmp_path / "empty.db", read_only=True)
 
 
 def test_the_file_of_another_store_is_refused(path: Path) -> None:
-    SqliteAudit(path).close()
+    SqliteAudit(path.parent).close()
     with pytest.raises(AuditUnavailable, match="something else"):
-        SqliteRevisions(path)
+        SqliteRevisions(path.parent / "index.db")
 
 
 def test_a_schema_of_a_later_version_is_refused_with_both_versions_named(archive: SqliteRevisions, path: Path) -> None:
@@ -62,6 +82,7 @@ def test_a_schema_of_a_later_version_is_refused_with_both_versions_named(archive
 def test_an_archive_that_stays_locked_says_so_and_works_when_the_lock_is_gone(
     archive: SqliteRevisions, path: Path
 ) -> None:
+    assert archive._file._writer is not None
     archive._file._writer.set_busy_timeout(1)
     other = apsw.Connection(str(path))
     try:
@@ -93,6 +114,7 @@ def test_no_look_up_goes_through_every_revision_nor_sorts_them(
     archive: SqliteRevisions, statement: str, bindings: tuple[object, ...]
 ) -> None:
     archive.keep("e", _revisions(1, 500))
+    assert archive._file._writer is not None
     archive._file._writer.execute("ANALYZE")
     plan = [str(row[3]) for row in archive._file._writer.execute(f"EXPLAIN QUERY PLAN {statement}", bindings)]
     assert not [step for step in plan if "TEMP B-TREE" in step], plan

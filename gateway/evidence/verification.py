@@ -1,0 +1,304 @@
+"""Verification: everything that the audit store holds, walked once more and held against what was signed.
+
+    checkpoints     numbers without a gap, each bound to the one before, signed by the right key   (`succession`)
+    records         every row of every stretch: place, chain, leaf, root, parts, columns           (`stretches`)
+    journals        stretches follow on each other; rows outside of them are no one's              (`continuity`)
+    what is gone    erased contents, stubs and dropped days are told of by control records         (`accounts`)
+    outside         the witness, exported checkpoints, the journals' segments on the disk          (`on_disk`)
+
+What came after the newest checkpoint is held against its journal only: nothing vouches for it yet.
+
+Belongs here: the order of these. Never here: any of them, or HTTP.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+from gateway.chain import root_of
+from gateway.errors import EvidenceError
+from gateway.evidence.accounts import Accounts, Control, control_of
+from gateway.evidence.continuity import Continuity
+from gateway.evidence.diagnosis import diagnose
+from gateway.evidence.exported import read_exported
+from gateway.evidence.findings import Finding, Findings, Verdict
+from gateway.evidence.glance import read_record_id
+from gateway.evidence.inclusion import include
+from gateway.evidence.keys import VerifyingKey
+from gateway.evidence.on_disk import Disk
+from gateway.evidence.statements import Stretch, is_signed_by
+from gateway.evidence.stretches import JournalRows, Walked, walk
+from gateway.evidence.succession import Checked, Succession, remembered
+from gateway.evidence.trust import Trust
+from gateway.evidence.uncovered import chain_after
+from gateway.evidence.witness import WitnessUnreadable, read_witness
+from gateway.ports import AuditStore, Holding, Place, SignedCheckpoint
+from gateway.record import decode_record
+
+Progress = Callable[[int, int], None]
+"""Called now and then with the number of records that are done, and of all."""
+
+
+def _tell_nobody(_done: int, _total: int) -> None:
+    pass
+
+
+class Against(Struct, frozen=True):
+    """What the store is held against; everything may be left out.
+
+    `gateway` is the gateway that verifies itself, `own` its public key, `witness` the file of its witness, `journals`
+    the folder of its journals. `public_keys` are the keys that the auditor trusts, instead of those the store names,
+    `exported` a file of exported checkpoints. Only days from `first_day` to `last_day` (ISO) are walked; the order of
+    all checkpoints is looked at whatever the days.
+    """
+
+    gateway: str = ""
+    own: VerifyingKey | None = None
+    witness: Path | None = None
+    journals: Path | None = None
+    public_keys: Sequence[VerifyingKey] = ()
+    exported: Path | None = None
+    first_day: str = ""
+    last_day: str = ""
+
+    @property
+    def whole(self) -> bool:
+        """Whether every day is walked."""
+        return not self.first_day and not self.last_day
+
+    def has(self, day: str) -> bool:
+        """Tell whether a day is walked."""
+        return self.first_day <= day and (not self.last_day or day <= self.last_day)
+
+
+def verify(store: AuditStore, against: Against, progress: Progress = _tell_nobody) -> Verdict:
+    """Verify what a store holds and return the verdict. Blocks for as long as it takes.
+
+    Raises:
+        AuditUnavailable: the store cannot be read.
+        OSError: the exported file or a journal cannot be read.
+    """
+    return _Verification(store, against, progress).run()
+
+
+class _Verification:
+    def __init__(self, store: AuditStore, against: Against, progress: Progress) -> None:
+        self._store = store
+        self._against = against
+        self._progress = progress
+        self._findings = Findings()
+        own = {against.gateway: against.own} if against.own is not None else {}
+        self._trust = Trust(against.public_keys, own, store.keys(), self._findings)
+        expected = self._remembered()
+        self._positions = store.positions()
+        self._gaps = store.gaps()
+        self._dropped = store.dropped()
+        self._held: dict[str, list[Holding]] = {}
+        for one in store.holdings():
+            if against.has(one.day):
+                self._held.setdefault(one.journal, []).append(one)
+        self._total = sum(one.records + one.stubs for held in self._held.values() for one in held)
+        self._succession = Succession(self._trust, expected, self._findings)
+        self._accounts = Accounts()
+        self._rows: dict[str, JournalRows] = {}
+        self._continuity: dict[str, Continuity] = {}
+        self._covered: dict[tuple[str, str], Holding] = {}
+        self._walked = Walked()
+        self._uncovered = 0
+        self._checkpoints = 0
+        self._frames = 0
+
+    def run(self) -> Verdict:
+        for checkpoint in self._store.checkpoints():
+            self._checkpoint(checkpoint)
+        self._succession.close()
+        for journal in sorted(self._held):
+            self._tail(journal)
+        self._days()
+        self._accounts.settle(self._store, self._succession.gone, self._dropped, self._look_up, self._findings)
+        if self._against.whole:
+            self._ends()
+            if self._against.journals is not None:
+                self._disk(self._against.journals)
+        self._progress(self._total, self._total)
+        return Verdict(
+            records=self._walked.records,
+            stubs=self._walked.stubs,
+            erased=self._walked.erased,
+            uncovered=self._uncovered,
+            checkpoints=self._checkpoints,
+            frames=self._frames,
+            count=self._findings.count,
+            findings=tuple(self._findings.kept),
+        )
+
+    def _remembered(self) -> Mapping[str, Mapping[int, str]]:
+        """Return the checkpoints that are remembered outside the store, by gateway and number."""
+        found: dict[str, dict[int, str]] = {}
+        if self._against.exported is not None:
+            for gateway, seen in read_exported(self._against.exported, self._trust, self._findings):
+                if wrong := remembered(gateway, seen, found):
+                    self._findings.add(Finding(wrong, gateway=gateway, checkpoint=seen.number))
+        if self._against.witness is not None:
+            try:
+                witness = read_witness(self._against.witness)
+            except WitnessUnreadable as error:
+                self._findings.add(Finding(f"the witness {error}"))
+                witness = {}
+            for gateway, seen in witness.items():
+                if wrong := remembered(gateway, seen, found):
+                    self._findings.add(Finding(wrong, gateway=gateway, checkpoint=seen.number))
+        return found
+
+    # ── checkpoints and what they cover ──────────────────────────────────────────────────────────────────────────
+
+    def _checkpoint(self, checkpoint: SignedCheckpoint) -> None:
+        inside = self._against.has(checkpoint.day)
+        checked = self._succession.check(checkpoint, verify=inside)
+        if not inside:
+            for stretch in checked.stretches:
+                self._follow(stretch, checkpoint.day)
+            return
+        self._checkpoints += 1
+        self._walked.leaves.clear()
+        sound = True
+        for stretch in checked.stretches:
+            sound &= self._stretch(stretch, checkpoint.day)
+        if sound and checked.statement is not None:
+            sound = root_of(self._walked.leaves).hex() == checked.statement.root
+            if not sound:
+                self._say_root(checkpoint, checked)
+        self._accounts.confirm(covered=sound and checked.sound)
+        self._progress(min(self._walked.records + self._walked.stubs, self._total), self._total)
+
+    def _stretch(self, stretch: Stretch, day: str) -> bool:
+        self._follow(stretch, day)
+        rows = self._rows_of(stretch.journal)
+        self._outside(rows, stretch.first, day)
+        sound = walk(rows, stretch, day, self._accounts, self._walked)
+        rows.last = max(rows.last, stretch.last)
+        covered = self._covered.get((stretch.journal, day))
+        size, first = (covered.records, covered.first) if covered is not None else (0, stretch.first)
+        self._covered[stretch.journal, day] = Holding(stretch.journal, day, first, stretch.last, size + stretch.size, 0)
+        if not sound:
+            for finding in diagnose(self._store, stretch, day):
+                self._findings.add(finding)
+        return sound
+
+    def _follow(self, stretch: Stretch, day: str) -> None:
+        self._continuity_of(stretch.journal).follow(stretch, day)
+
+    def _continuity_of(self, journal: str) -> Continuity:
+        found = self._continuity.get(journal)
+        if found is None:
+            found = self._continuity[journal] = Continuity(journal, self._gaps, self._dropped, self._findings)
+        return found
+
+    def _rows_of(self, journal: str) -> JournalRows:
+        found = self._rows.get(journal)
+        if found is None:
+            held = self._held.get(journal, [])
+            first, last = min((one.first for one in held), default=1), max((one.last for one in held), default=0)
+            rows = iter(self._store.rows(journal, first, last)) if held else iter(())
+            found = self._rows[journal] = JournalRows(journal, rows)
+        return found
+
+    def _outside(self, rows: JournalRows, before: int, day: str) -> None:
+        for row, last in rows.before(before):
+            which = "it stands" if last == row.sequence else f"it and all up to {last} stand"
+            what = f"{which} outside every checkpoint"
+            self._findings.add(Finding(what, "", row.journal, row.sequence, read_record_id(row.sealed), day))
+
+    def _say_root(self, checkpoint: SignedCheckpoint, checked: Checked) -> None:
+        """The chain holds and the root does not: only stubs, whose own chain is taken as they say, can do that."""
+        for stretch in checked.stretches:
+            for row in self._store.rows(stretch.journal, stretch.first, stretch.last):
+                if row.sealed is None:
+                    what = "what pruning left of it, or of others beside it, is not what was covered"
+                    where = Finding(what, checkpoint.gateway, row.journal, row.sequence, "", checkpoint.day)
+                    self._findings.add(where)
+                    return
+        what = f"checkpoint {checkpoint.number}: the records that it covers do not give its root"
+        self._findings.add(Finding(what, checkpoint.gateway, day=checkpoint.day, checkpoint=checkpoint.number))
+
+    # ── what no checkpoint covers ────────────────────────────────────────────────────────────────────────────────
+
+    def _tail(self, journal: str) -> None:
+        """Look at the rows after the last one that is covered: only the newest records of a journal may be there."""
+        rows, continuity = self._rows_of(journal), self._continuity_of(journal)
+        self._outside(rows, rows.last + 1, "")
+        first = row = rows.next
+        if first is None:
+            return
+        why, count = self._no_tail(journal, first.sequence), 0
+        while row is not None:
+            if not why:
+                continuity.go_to(row.sequence, row.previous, "")
+                if row.damage:
+                    where = Finding(row.damage, "", journal, row.sequence, read_record_id(row.sealed))
+                    self._findings.add(where)
+            continuity.last, continuity.chain = max(continuity.last, row.sequence), chain_after(row)
+            count += 1
+            rows.advance()
+            row = rows.next
+        if why:
+            self._findings.add(Finding(why, "", journal, first.sequence, read_record_id(first.sealed)))
+        else:
+            self._uncovered += count
+
+    def _no_tail(self, journal: str, first: int) -> str:
+        """Say why rows cannot be the newest of a journal, "" when they can."""
+        gateway = journal.partition("/")[0]
+        if gateway not in self._trust.gateways:
+            return "it is of a gateway that never published a key"
+        newest = self._succession.newest.get(gateway)
+        day = next((one.day for one in self._held[journal] if one.last >= first), "")
+        return "it stands outside every checkpoint" if newest is not None and day < newest.day else ""
+
+    def _days(self) -> None:
+        """See that every day holds just what its checkpoints cover, and the newest day no less."""
+        for (journal, day), covered in sorted(self._covered.items()):
+            if journal in self._findings.journals:
+                continue  # what is wrong with it is told already, and would be told once more
+            held = next((one for one in self._held.get(journal, []) if one.day == day), None)
+            newest = self._succession.newest.get(journal.partition("/")[0])
+            size = held.records + held.stubs if held is not None else 0
+            open_end = newest is not None and day >= newest.day and held is not None and held.last > covered.last
+            if held is None or held.first != covered.first or (not open_end and size != covered.records):
+                what = f"its records are not all kept under the day {day} that they were recorded in"
+                self._findings.add(Finding(what, journal=journal, sequence=covered.first, day=day))
+
+    def _ends(self) -> None:
+        after = self._store.positions()
+        for journal in sorted({*self._continuity, *self._positions, *(one.journal for one in self._dropped)}):
+            self._continuity_of(journal).end(self._positions.get(journal), after.get(journal))
+
+    def _disk(self, journals: Path) -> None:
+        disk = Disk(journals, self._store, self._findings)
+        disk.check(self._against.gateway)
+        self._frames = disk.frames
+        for journal, continuity in sorted(self._continuity.items()):
+            own = journal.startswith(f"{self._against.gateway}/")
+            if own and continuity.last > self._rows_of(journal).last and journal not in disk.names:
+                what = "it is covered by no checkpoint, and no segment of its journal is on the disk"
+                self._findings.add(Finding(what, journal=journal, sequence=continuity.last))
+
+    # ── control records that were not walked ─────────────────────────────────────────────────────────────────────
+
+    def _look_up(self, record_id: str) -> Control | str:
+        """Find a control record that was recorded on a day that is not walked, or since this began."""
+        kept = [one for one in self._store.find(record_id) if one.frame.record.record_id == record_id]
+        if not kept or kept[0].frame.record.role != "control":
+            return "no control record tells of that"
+        frame = kept[0].frame
+        try:
+            found = include(self._store, Place(frame.journal, frame.sequence))
+        except EvidenceError as error:
+            return f"the record of it proves nothing: {error.message}"
+        key = self._trust.key(found.checkpoint.gateway, found.checkpoint.key)
+        if isinstance(key, str):
+            return f"the record of it proves nothing: {key}"
+        if not is_signed_by(key, found.checkpoint.statement, found.checkpoint.signature):
+            return "the record of it proves nothing: the signature of its checkpoint does not hold"
+        return control_of(decode_record(found.row.sealed or b""))

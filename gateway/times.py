@@ -1,0 +1,17 @@
+"""Times as people and programs read them.
+
+Belongs here: Unix time to text. Never here: a clock, or text to time (who takes text knows what it may be).
+"""
+
+from datetime import UTC, datetime
+
+
+def moment(at_ns: int) -> str:
+    """Return a time (Unix ns) for people and programs: RFC 3339 in UTC, to the microsecond."""
+    second = datetime.fromtimestamp(at_ns // 1_000_000_000, UTC)
+    return f"{second:%Y-%m-%dT%H:%M:%S}.{at_ns % 1_000_000_000 // 1000:06d}Z"
+
+
+def day_of(at_ns: int) -> str:
+    """Return the UTC day of a time (Unix ns), such as `2026-11-25`."""
+    return f"{datetime.fromtimestamp(at_ns // 1_000_000_000, UTC):%Y-%m-%d}"
