@@ -27,7 +27,9 @@ class PostgresProxy:
         self._sockets: set[socket.socket] = set()
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
-        threading.Thread(target=self._accept, name="proxy", daemon=True).start()
+        self._serving: list[threading.Thread] = []
+        self._accepting = threading.Thread(target=self._accept, name="proxy", daemon=True)
+        self._accepting.start()
 
     def next_commit(self, trick: Trick) -> None:
         """Play a trick on the next COMMIT of any connection."""
@@ -45,8 +47,11 @@ class PostgresProxy:
         with suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
+        self._accepting.join()
         for one in list(self._sockets):
             _shut(one)
+        for serving in self._serving:
+            serving.join()
 
     def _accept(self) -> None:
         while True:
@@ -60,10 +65,12 @@ class PostgresProxy:
                 client.close()
                 continue
             self._sockets |= {client, server}
-            threading.Thread(target=self._forth, args=(client, server), name="forth", daemon=True).start()
+            self._serving.append(threading.Thread(target=self._forth, args=(client, server), daemon=True))
+            self._serving[-1].start()
 
     def _forth(self, client: socket.socket, server: socket.socket) -> None:
-        threading.Thread(target=self._back, args=(server, client), name="back", daemon=True).start()
+        back = threading.Thread(target=self._back, args=(server, client), daemon=True)
+        back.start()
         with suppress(OSError):
             while data := client.recv(_CHUNK):
                 if self._trick is not None and _COMMIT in data:
@@ -72,6 +79,10 @@ class PostgresProxy:
                 server.sendall(data)
         _shut(client)
         _shut(server)
+        back.join()
+        self._sockets -= {client, server}
+        client.close()
+        server.close()
 
     def _play(self, data: bytes, client: socket.socket, server: socket.socket) -> None:
         trick, self._trick = self._trick, None

@@ -3,18 +3,18 @@
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 import structlog
 
 from gateway.errors import AuditUnavailable
-from gateway.ports import AuditStore, Filter, Gap
+from gateway.ports import AuditStore, Filter, Gap, SignedCheckpoint
+from gateway.record import Frame
 from gateway.stores.audit_postgres import PostgresAudit
-from tests.conftest import until
 from tests.postgres_proxy import PostgresProxy, Trick
 from tests.postgres_server import PostgresServer
 from tests.records import DAY, JOURNAL, NEXT_DAY, ChainedJournal, batch, new_record
@@ -57,7 +57,7 @@ def test_a_batch_whose_outcome_nobody_knows_is_there_once_when_it_is_written_aga
     proxy.next_commit(trick)
     with pytest.raises(AuditUnavailable, match="does not answer"):
         through.write(batch(frames, gaps=[gap]))
-    assert proxy.played.is_set()
+    assert proxy.played.wait(20)
     assert _sequences(through) == ([1] if trick == "cut before" else [1, 2, 3])
     assert through.positions()[JOURNAL].sequence == (1 if trick == "cut before" else 3)
     with structlog.testing.capture_logs() as logged:
@@ -67,15 +67,15 @@ def test_a_batch_whose_outcome_nobody_knows_is_there_once_when_it_is_written_aga
     assert _sequences(through) == [1, 2, 3]
     assert through.positions()[JOURNAL] == journal.position
     assert list(through.gaps()) == [gap]
-    assert all(kept.frame.request and kept.frame.response for chunk in through.scan(Filter(), contents=True) for kept in chunk)
+    assert all(
+        kept.frame.request and kept.frame.response for chunk in through.scan(Filter(), contents=True) for kept in chunk
+    )
 
 
 @pytest.mark.parametrize("trick", ["cut before", "cut after"])
 def test_a_checkpoint_whose_outcome_nobody_knows_is_there_once(
     through: AuditStore, proxy: PostgresProxy, trick: Trick
 ) -> None:
-    from gateway.ports import SignedCheckpoint
-
     checkpoint = SignedCheckpoint("gw-a", 1, DAY, 7, b"statement", b"[]", bytes(64), "key")
     proxy.next_commit(trick)
     with pytest.raises(AuditUnavailable):
@@ -94,7 +94,7 @@ def test_a_commit_that_the_server_finishes_after_its_gateway_was_replaced_double
     proxy.next_commit("hold")
     with pytest.raises(AuditUnavailable):
         through.write(batch(frames))
-    assert proxy.played.is_set()
+    assert proxy.played.wait(20)
     with closing(PostgresAudit(postgres.url(database))) as successor, ThreadPoolExecutor(1) as pool:
         assert successor.positions()[JOURNAL].sequence == 1
         writing = pool.submit(successor.write, batch(frames[:2], NEXT_DAY))
@@ -109,24 +109,35 @@ def test_a_commit_that_the_server_finishes_after_its_gateway_was_replaced_double
 
 
 def _wait_until_somebody_waits(postgres: PostgresServer, database: str) -> None:
-    import time
-
-    deadline = time.monotonic() + 20
     waiting = f"SELECT 1 FROM pg_stat_activity WHERE datname = '{database}' AND wait_event = 'advisory'"
-    while not postgres.execute(waiting):
-        assert time.monotonic() < deadline, "nobody waits for the other's transaction"
+    _wait(lambda: postgres.execute(waiting))
+
+
+def _wait(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come to hold"
+        time.sleep(0.005)
 
 
 def test_another_record_in_a_place_that_is_taken_on_another_day_is_left_out_and_raises_the_alarm(
     through: AuditStore,
 ) -> None:
-    through.write(batch(ChainedJournal().frames(new_record(1), new_record(2))))
-    forged = ChainedJournal().frames(new_record(1), new_record(8), new_record(3))
+    frames = ChainedJournal().frames(new_record(1), new_record(2))
+    through.write(batch(frames))
+    forged = [frames[0], *_fork(frames[0]).frames(new_record(8), new_record(3))]
     with structlog.testing.capture_logs() as logged:
         through.write(batch(forged, NEXT_DAY))
     assert [(line["event"], line["journal"], line["sequence"]) for line in logged] == [("record_conflict", JOURNAL, 2)]
     assert _sequences(through) == [1, 2, 3]
     assert not through.find(forged[1].record.record_id)
+
+
+def _fork(frame: Frame) -> ChainedJournal:
+    """Return a journal that goes on after a frame in its own way."""
+    fork = ChainedJournal(frame.journal)
+    fork.sequence, fork.chain = frame.sequence, frame.chain
+    return fork
 
 
 def test_a_place_is_taken_once_also_where_somebody_edited_the_table_that_tells_where_journals_end(
@@ -137,7 +148,7 @@ def test_a_place_is_taken_once_also_where_somebody_edited_the_table_that_tells_w
     postgres.execute("DELETE FROM pointsman.stretches", database)
     through.write(batch(frames))
     with structlog.testing.capture_logs() as logged:
-        through.write(batch(ChainedJournal().frames(new_record(1), new_record(9))))
+        through.write(batch([frames[0], *_fork(frames[0]).frames(new_record(9))]))
     assert [line["sequence"] for line in logged] == [2]
     assert _sequences(through) == [1, 2]
 
@@ -188,6 +199,7 @@ def test_two_gateways_write_at_once_and_both_have_every_record_once(postgres: Po
 _SHIPS = """
 import sys
 from gateway.errors import AuditUnavailable
+from gateway.record import Frame
 from gateway.stores.audit_postgres import PostgresAudit
 from tests.records import ChainedJournal, batch, new_record
 journal = ChainedJournal(sys.argv[2])
@@ -205,48 +217,61 @@ for number in range(int(sys.argv[3])):
 """
 
 
+class _Shipping:
+    """A gateway in a process of its own that ships batches of 50 records, and tells what it knows to be committed."""
+
+    def __init__(self, url: str, journal: str, batches: int) -> None:
+        self.journal = journal
+        self.committed: list[int] = [0]
+        self.retries = 0
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _SHIPS, url, journal, str(batches)], stdout=subprocess.PIPE, text=True
+        )
+        self._listening = threading.Thread(target=self._listen)
+        self._listening.start()
+
+    def _listen(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line == "again\n":
+                self.retries += 1
+            elif line.strip().isdecimal():
+                self.committed.append(int(line))
+
+    def end(self) -> int:
+        """Wait for its end and return its exit code."""
+        code = self.process.wait(120)
+        self._listening.join()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        return code
+
+
 def test_nothing_is_lost_or_doubled_when_the_server_is_killed_in_the_middle_of_writes(
     start_postgres: Callable[[], PostgresServer],
 ) -> None:
-    """Two gateways ship; the server is killed (SIGKILL) five times and started again. What was told as committed stays."""
-    server = start_postgres()
-    batches = 150
-    shipping = [
-        subprocess.Popen(
-            [sys.executable, "-c", _SHIPS, server.url(), f"gw-{number}/w0.0123456789ab", str(batches)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(2)
-    ]
-    told: list[list[int]] = [[], []]
-    retries = [0, 0]
-
-    def listen(number: int) -> None:
-        stdout = shipping[number].stdout
-        assert stdout is not None
-        for line in stdout:
-            if line == "again\n":
-                retries[number] += 1
-            elif line.strip().isdecimal():
-                told[number].append(int(line))
-
-    listening = [threading.Thread(target=listen, args=(number,)) for number in range(2)]
-    for thread in listening:
-        thread.start()
-    for kill in range(1, 6):
-        _wait(lambda kill=kill: all(len(one) >= kill * 20 for one in told))
-        server.kill()
-        sure = [one[-1] for one in told]
-        server.start()
-        with closing(PostgresAudit(server.url(), read_only=True)) as store:
-            last = {holding.journal: holding.last for holding in store.holdings()}
-        assert all(last[f"gw-{number}/w0.0123456789ab"] >= sure[number] for number in range(2))
-    assert [one.wait(120) for one in shipping] == [0, 0]
-    for thread in listening:
-        thread.join()
-    assert all(retries)
+    """Two gateways ship; the server is killed (SIGKILL) four times and started again. What was told as done stays."""
+    server, batches = start_postgres(), 60
+    shipping = [_Shipping(server.url(), f"gw-{number}/w0.0123456789ab", batches) for number in range(2)]
+    try:
+        for kill in range(1, 5):
+            _wait(lambda kill=kill: all(len(one.committed) > kill * 12 for one in shipping))  # type: ignore[misc]
+            server.kill()
+            sure = [one.committed[-1] for one in shipping]
+            server.start()
+            with closing(PostgresAudit(server.url(), read_only=True)) as store:
+                last = {holding.journal: holding.last for holding in store.holdings()}
+            assert all(last[one.journal] >= known for one, known in zip(shipping, sure, strict=True))
+        assert [one.end() for one in shipping] == [0, 0]
+    finally:
+        for one in shipping:
+            one.process.kill()
+            one.end()
+    assert all(one.retries for one in shipping)
     with closing(PostgresAudit(server.url())) as store:
         stored = _stored(store)
         assert len(stored) == len(set(stored)) == 2 * 50 * batches
-        assert all(row.request and not row.damage for row in store.rows("gw-0/w0.0123456789ab", 1, 50 * batches))
+        for one in shipping:
+            rows = list(store.rows(one.journal, 1, 50 * batches))
+            assert len(rows) == 50 * batches
+            assert all(row.request and not row.damage for row in rows)
