@@ -12,7 +12,7 @@ def test_a_file_that_is_being_made_is_not_there_or_whole_for_a_reader(tmp_path: 
     for number in range(25):
         path = tmp_path / f"{number}.db"
         made: list[SqliteFile] = []
-        making = threading.Thread(target=lambda path=path, made=made: made.append(SqliteFile(path, SCHEMA)))  # type: ignore[misc]
+        making = threading.Thread(target=lambda path=path, made=made: made.append(SqliteFile(path, SCHEMA)))
         making.start()
         while not path.exists():
             pass
