@@ -73,7 +73,8 @@ class Flaw(Enum):
 class Corruption(Struct, frozen=True):
     """Damage found while reading: where it begins, the sequence expected there, and how many records are lost by it.
 
-    `missing` is 0 when that cannot be told yet. `frames_follow` says that reading goes on in the same segment.
+    `missing` is 0 when that cannot be told yet, or none is. `frames_follow` says that reading goes on in the same
+    segment. `told` is how many of the missing an earlier damage stood for, of which nobody could tell yet.
     """
 
     journal: str
@@ -83,6 +84,7 @@ class Corruption(Struct, frozen=True):
     missing: int
     why: str
     frames_follow: bool
+    told: int = 0
 
 
 def segment_path(folder: Path, number: int) -> Path:
@@ -163,12 +165,16 @@ def resume(view: memoryview, at: int, sequence: int) -> tuple[int, int] | None:
     """Return (offset, sequence) of the good frame after a bad one at `at`, where `sequence` was expected.
 
     None when that is not sure. Sure is a frame at that very place which carries a later sequence (frames before it
-    were taken out), and a frame with the next sequence where the bad one's length leads to (its payload was damaged).
-    Any other search could take bytes that a client sent in a request for a frame.
+    were taken out), or an earlier one (it was put there) and then what stands where it ends; and a frame with the next
+    sequence where the bad one's length leads to (its payload was damaged). Any other search could take bytes that a
+    client sent in a request for a frame.
     """
     here = read_frame(view, at)
-    if not isinstance(here, Flaw):
-        return (at, here[0]) if here[0] > sequence else None
+    while not isinstance(here, Flaw):
+        if here[0] >= sequence:
+            return at, here[0]
+        at += FRAME_OVERHEAD + len(here[1])
+        here = read_frame(view, at)
     if here is not Flaw.CHECKSUM:
         return None
     end = frame_end(view, at)
