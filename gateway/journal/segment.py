@@ -17,7 +17,7 @@ that cannot tell where its journal ends begins another one beside it, under anot
 Frames are appended in order by one writer, each by a single write, so a reader that meets a frame which runs past the
 end of a live segment reads it again later.
 
-Belongs here: bytes to frames and back. Never here: opening, writing, syncing or deleting files.
+Belongs here: bytes to frames and back, and the names of segments. Never here: opening, writing or deleting them.
 """
 
 import os
@@ -96,6 +96,15 @@ def segment_numbers(folder: Path) -> list[int]:
     """Return the numbers of the segments in `folder`, ascending; files that are none are passed over."""
     stems = (name.removesuffix(SUFFIX) for name in os.listdir(folder) if name.endswith(SUFFIX))  # noqa: PTH208 - polled
     return sorted(int(stem) for stem in stems if len(stem) == 12 and stem.isascii() and stem.isdigit())
+
+
+def sync_folder(folder: Path) -> None:
+    """Return when the names in `folder` survive the death of the machine. Raises `OSError`."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def pack_header(header: SegmentHeader) -> bytes:

@@ -27,6 +27,7 @@ from gateway.journal.segment import (
     resume,
     segment_numbers,
     segment_path,
+    sync_folder,
 )
 from gateway.ports import JournalPosition
 from gateway.record import Frame
@@ -70,6 +71,7 @@ class Tail:
         self._alarmed: set[tuple[int, int]] = set()
         self._file: int | None = None
         self._unsynced = False
+        self._unnamed = False
         self._newer = False
         self._stuck: tuple[int, float] = (-1, 0.0)
         self._window = CHUNK_BYTES
@@ -104,10 +106,16 @@ class Tail:
         return [self._known[journal] for journal in self._touched]
 
     def sync(self) -> None:
-        """Return when every frame read so far is on the disk, whatever its writer has synced. Raises `OSError`."""
+        """Return when every frame read so far is on the disk, whatever its writer has synced. Raises `OSError`.
+
+        With it the segment's name: a segment that a power cut takes back as a whole would give its sequences away once
+        more, to other records.
+        """
         if self._file is not None and self._unsynced:
             os.fdatasync(self._file)
-            self._unsynced = False
+            if self._unnamed:
+                sync_folder(self._folder)
+            self._unsynced = self._unnamed = False
 
     def close(self) -> None:
         """Close the segment that is open."""
@@ -130,7 +138,7 @@ class Tail:
                     return False
                 continue
             if self._enter(number, header, start):
-                self._file, self._newer, self._unsynced = file, False, True
+                self._file, self._newer, self._unsynced, self._unnamed = file, False, True, True
                 return True
             os.close(file)
         return False

@@ -15,7 +15,7 @@ from gateway.journal.tail import CHUNK_BYTES, Budget, Tail
 from gateway.metrics import Board
 from gateway.ports import JournalPosition
 from gateway.record import Frame
-from tests.journals import Chain, made, open_journal, sequences
+from tests.journals import Chain, Synced, made, open_journal, sequences
 
 NAME = "g/w0.0123456789ab"
 OTHER = "g/w0.ffffffffffff"
@@ -384,3 +384,24 @@ def test_folders_of_new_workers_are_taken_up_and_every_journal_gets_its_turn(tmp
     ]
     reader.sync()
     reader.close()
+
+
+def test_what_was_read_is_on_the_disk_with_the_names_of_its_segments_once_it_was_synced(
+    folder: Path, read: READ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = CHAIN.segment(folder, 1, 1, CHAIN.data(1, 2))
+    second = CHAIN.segment(folder, 2, 3, CHAIN.data(3))
+    synced, reading = Synced(monkeypatch), read()
+    assert reading.sequences() == [1, 2, 3]
+    reading.tail.sync()
+    assert synced.holds(first, first.stat().st_size)
+    assert synced.holds(second, second.stat().st_size)
+    assert synced.holds_names_in(folder)
+    calls = synced.calls
+    reading.tail.sync()
+    assert synced.calls == calls
+    _append(second, CHAIN.data(4))
+    assert reading.sequences() == [4]
+    reading.tail.sync()
+    assert synced.holds(second, second.stat().st_size)
+    assert not synced.holds_names_in(folder)
