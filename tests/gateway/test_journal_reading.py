@@ -15,7 +15,7 @@ from gateway.journal.tail import CHUNK_BYTES, Budget, Tail
 from gateway.metrics import Board
 from gateway.ports import JournalPosition
 from gateway.record import Frame
-from tests.journals import Chain, made, open_journal, sequences
+from tests.journals import Chain, Synced, made, open_journal, sequences
 
 NAME = "g/w0.0123456789ab"
 OTHER = "g/w0.ffffffffffff"
@@ -60,6 +60,29 @@ def read(folder: Path) -> Iterator[READ]:
 def _append(path: Path, data: bytes) -> None:
     with path.open("ab") as file:
         file.write(data)
+
+
+def _counted(alarms: list[Corruption]) -> int:
+    """Return what the figure of lost records rises by: one at least for each damage, none twice."""
+    return sum(max(1, alarm.missing) - alarm.told for alarm in alarms)
+
+
+def test_a_single_record_lost_with_the_rest_of_its_segment_is_counted_once_and_told(folder: Path, read: READ) -> None:
+    CHAIN.segment(folder, 1, 1, CHAIN.data(1) + b"\xff\xff\x00\x00" + CHAIN.data(2)[4:] + CHAIN.data(3)[:-1])
+    CHAIN.segment(folder, 2, 3, CHAIN.data(3))
+    reading = read()
+    assert reading.sequences() == [1, 3]
+    assert sum(alarm.missing for alarm in reading.alarms) == _counted(reading.alarms) == 1
+
+
+def test_what_is_missing_is_told_of_the_journal_that_it_is_missing_in(folder: Path, read: READ) -> None:
+    other = Chain(OTHER)
+    CHAIN.segment(folder, 1, 1, CHAIN.data(1) + b"torn")
+    other.segment(folder, 2, 3, other.data(3))
+    reading = read()
+    assert [(frame.journal, frame.sequence) for frame in reading.frames()] == [(NAME, 1), (OTHER, 3)]
+    told = [(alarm.journal, alarm.segment, alarm.sequence, alarm.missing) for alarm in reading.alarms]
+    assert told == [(NAME, 1, 2, 0), (OTHER, 2, 1, 2)]
 
 
 def test_frames_of_all_segments_come_in_order_each_once(folder: Path, read: READ) -> None:
@@ -201,8 +224,10 @@ def test_a_damaged_length_costs_the_rest_of_its_segment_and_the_alarm_counts_it(
     CHAIN.segment(folder, 2, 5, CHAIN.data(5))
     reading = read()
     assert reading.sequences() == [1, 5]
-    assert sum(max(1, alarm.missing) for alarm in reading.alarms) == 3
-    assert {(alarm.segment, alarm.sequence, alarm.frames_follow) for alarm in reading.alarms} == {(1, 2, False)}
+    # In two places, since nobody could tell how many they are before the next segment said where it begins.
+    assert [(alarm.segment, alarm.sequence, alarm.missing) for alarm in reading.alarms] == [(1, 2, 0), (2, 2, 3)]
+    assert not any(alarm.frames_follow for alarm in reading.alarms)
+    assert _counted(reading.alarms) == 3
 
 
 def test_damage_in_a_live_segment_raises_the_alarm_without_waiting_for_the_next_one(
@@ -220,7 +245,8 @@ def test_damage_in_a_live_segment_raises_the_alarm_without_waiting_for_the_next_
     assert [(alarm.sequence, alarm.frames_follow) for alarm in reading.alarms] == [(2, False)]
     CHAIN.segment(folder, 2, 4, CHAIN.data(4))
     assert reading.sequences() == [4]
-    assert sum(max(1, alarm.missing) for alarm in reading.alarms) == 2
+    assert [(alarm.segment, alarm.sequence, alarm.missing) for alarm in reading.alarms] == [(1, 2, 0), (2, 2, 2)]
+    assert _counted(reading.alarms) == 2
 
 
 def test_damage_that_raised_the_alarm_is_not_counted_again_when_another_journal_follows(
@@ -281,7 +307,7 @@ def test_a_journal_whose_beginning_is_gone_is_read_with_an_alarm(folder: Path, r
     CHAIN.segment(folder, 3, 5, CHAIN.data(5))
     reading = read()
     assert reading.sequences() == [5]
-    assert [alarm.missing for alarm in reading.alarms] == [4]
+    assert [(alarm.journal, alarm.sequence, alarm.missing) for alarm in reading.alarms] == [(NAME, 1, 4)]
 
 
 def test_sequences_that_begin_again_are_read_with_an_alarm(folder: Path, read: READ) -> None:
@@ -358,3 +384,24 @@ def test_folders_of_new_workers_are_taken_up_and_every_journal_gets_its_turn(tmp
     ]
     reader.sync()
     reader.close()
+
+
+def test_what_was_read_is_on_the_disk_with_the_names_of_its_segments_once_it_was_synced(
+    folder: Path, read: READ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = CHAIN.segment(folder, 1, 1, CHAIN.data(1, 2))
+    second = CHAIN.segment(folder, 2, 3, CHAIN.data(3))
+    synced, reading = Synced(monkeypatch), read()
+    assert reading.sequences() == [1, 2, 3]
+    reading.tail.sync()
+    assert synced.holds(first, first.stat().st_size)
+    assert synced.holds(second, second.stat().st_size)
+    assert synced.holds_names_in(folder)
+    calls = synced.calls
+    reading.tail.sync()
+    assert synced.calls == calls
+    _append(second, CHAIN.data(4))
+    assert reading.sequences() == [4]
+    reading.tail.sync()
+    assert synced.holds(second, second.stat().st_size)
+    assert not synced.holds_names_in(folder)

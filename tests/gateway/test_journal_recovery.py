@@ -17,7 +17,7 @@ from gateway.journal.segment import (
     segment_path,
 )
 from gateway.metrics import Board
-from tests.journals import made, open_journal
+from tests.journals import Chain, Synced, made, open_journal
 
 RESTART = Callable[[], Journal]
 
@@ -176,3 +176,20 @@ def _flip(path: Path, offset: int) -> None:
     data = bytearray(path.read_bytes())
     data[offset] ^= 0x40
     path.write_bytes(data)
+
+
+def test_what_a_killed_writer_left_is_on_the_disk_before_its_successor_goes_on(
+    restart: RESTART, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _, name = _written(restart, 3)
+    with path.open("ab") as file:
+        file.write(b"torn")
+    older = Chain(name).segment(path.parent, 2, 4)
+    path.rename(segment_path(path.parent, 3))
+    path, older = segment_path(path.parent, 3), older.rename(segment_path(path.parent, 1))
+    synced = Synced(monkeypatch)
+    journal = restart()
+    assert (journal.name, journal.sequence) == (name, 3)
+    for left in (older, path, segment_path(path.parent, 4)):
+        assert synced.holds(left, left.stat().st_size)
+    assert synced.holds_names_in(path.parent)

@@ -114,6 +114,9 @@ def test_reading_resumes_behind_a_damaged_payload_and_at_a_later_sequence_only()
     assert resume(memoryview(one + damaged + three), len(one), 2) == (len(one + damaged), 3)
     assert resume(memoryview(one + three), len(one), 2) == (len(one), 3)
     assert resume(memoryview(one + one), len(one), 2) is None
+    assert resume(memoryview(one + one + one + two), len(one), 2) == (3 * len(one), 2)
+    assert resume(memoryview(one + one + three), len(one), 2) == (2 * len(one), 3)
+    assert resume(memoryview(one + one + damaged + three), len(one), 2) == (len(one + one + damaged), 3)
     assert resume(memoryview(one + damaged + damaged + three), len(one), 2) is None
     assert resume(memoryview(one + damaged), len(one), 2) is None
     assert resume(memoryview(one + damaged + pack_frame(4, b"x")), len(one), 2) is None

@@ -1,7 +1,11 @@
 """Records as bytes: what is written is read again, whatever the request looked like."""
 
+from contextlib import suppress
+
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.record import Attempt, Payload, Record, decode_record, encode_record
 
@@ -102,3 +106,24 @@ def test_text_that_is_no_unicode_is_kept_escaped_with_the_rest_untouched() -> No
     )
     kept = decode_record(encode_record(record))
     assert kept == msgspec.structs.replace(record, model="a\\udcffb", headers={"x\\udc80": "y\\ud800"})
+
+
+@given(st.binary(max_size=300))
+def test_whatever_stands_there_is_a_record_or_is_refused(data: bytes) -> None:
+    with suppress(msgspec.DecodeError):
+        decode_record(data)
+
+
+DEEP = (b"\x91" * 50_000 + b"\x90", b"\x81\xa1x" * 50_000 + b"\xc0")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("details", b"\x81\xa1x\xa2\xff\xfe"), ("comment", b"\xa2\xff\xfe")]
+    + [(field, value) for field in ("details", "comment", "a field of later") for value in DEEP],
+)
+def test_a_record_with_a_field_that_no_reader_can_take_is_refused(field: str, value: bytes) -> None:
+    fields = encode_record(_record())
+    assert fields[:3] == b"\xde\x00\x0a"
+    with pytest.raises(msgspec.DecodeError):
+        decode_record(b"\xde\x00\x0b" + fields[3:] + msgspec.msgpack.encode(field) + value)
