@@ -15,10 +15,10 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, Final
 
-import msgspec
 from msgspec import Struct
 
 from gateway.evidence.findings import Finding, Findings
+from gateway.evidence.glance import UNREADABLE
 from gateway.evidence.places import ERASE, PRUNE
 from gateway.ports import AuditStore, Dropped, Row
 from gateway.record import Record, decode_record
@@ -76,7 +76,7 @@ class Accounts:
         """Note a control record; it counts when `confirm` is called after it."""
         try:
             record = decode_record(row.sealed or b"")
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             return
         if record.role == "control":
             self._fresh.append((record.record_id, control_of(record)))
@@ -176,7 +176,7 @@ def _was_asked_for(row: Row, control: Control) -> bool:
         return True
     try:
         record = decode_record(row.sealed)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return False
     if record.received_ns > control.received_ns + _CLOCKS_NS:
         return False

@@ -12,10 +12,9 @@ Belongs here: counting. Never here: whether the records that are there are genui
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
-from gateway.evidence.glance import decode_glance
+from gateway.evidence.glance import UNREADABLE, decode_glance
 from gateway.gauges import BoardFolder
 from gateway.journal.segment import (
     FRAME_OVERHEAD,
@@ -240,7 +239,7 @@ def _read_segment(
 def _received_ns(content: memoryview) -> int:
     try:
         return decode_glance(unpack_content(content)[1]).received_ns
-    except (NoContent, msgspec.MsgspecError):
+    except (NoContent, *UNREADABLE):
         return 0
 
 
