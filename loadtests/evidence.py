@@ -3,9 +3,9 @@
     .venv/bin/python -m loadtests.evidence [--records 500000] [--models 50]
 
 Fills a store in a temporary folder with records of keyed callers, each decided by the route of its model (a split of
-five, and a pin), with bodies of 0.5 kB. Then it starts the very processes that the admin port starts, and takes the time
-from their start to their end; beside it the processor time, which what else runs on the machine changes less. Pass
-mark, checked here: 50 000 records/s recomputed.
+five, and a pin), with bodies of 0.5 kB. Then it starts the very processes that the admin port starts, and takes the
+time from their start to their end; beside it the processor time, which what else runs on the machine changes less.
+Pass mark, checked here: 50 000 records/s recomputed.
 """
 
 import argparse
