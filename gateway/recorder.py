@@ -284,7 +284,7 @@ class Recorder:
         logger().error("records_not_shipped", again_in_seconds=self._retry_seconds, exc_info=error)
 
     def _alarm(self, segment: Path, damage: Corruption) -> None:
-        self._corrupt_frames += max(1, damage.missing)
+        self._corrupt_frames += max(1, damage.missing) - damage.told
         logger().error(
             "journal_corrupt",
             segment=str(segment),

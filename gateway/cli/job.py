@@ -37,14 +37,20 @@ def bar(title: str) -> Iterator[Bar]:
         yield Bar(progress, progress.add_task(title, total=None))
 
 
-def follow(client: AdminClient, call: str, params: Mapping[str, str], title: str) -> dict[str, Any]:
+def follow(
+    client: AdminClient,
+    call: str,
+    params: Mapping[str, str],
+    title: str,
+    document: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Have a job of `/admin/v1/audit/` done and return its result.
 
     Raises:
         Refusal: it could not be done.
         Unreachable: no gateway, or the answer ended before the result.
     """
-    with client.stream("POST", "audit", call, params=params) as lines, bar(title) as shown:
+    with client.stream("POST", "audit", call, params=params, document=document) as lines, bar(title) as shown:
         for line in lines:
             told = json.loads(line)
             if "progress" in told:

@@ -95,9 +95,12 @@ class Accounts:
         def find(record_id: str) -> Control | str:
             return self._controls.get(record_id) or lookup(record_id)
 
-        for (pruning, day), places in sorted(self._stubs.items()):
-            if why := _wrong_pruning(find(pruning), day, places):
-                findings.add(_first_of(places, day, f"it was pruned, but {why} (pruning {pruning})"))
+        # What nothing tells of comes first: it is sure then which records are concerned.
+        told = {(pruning, day): find(pruning) for pruning, day in sorted(self._stubs)}
+        for (pruning, day), control in sorted(told.items(), key=lambda one: isinstance(one[1], Control)):
+            if why := _wrong_pruning(control, day, self._stubs[pruning, day]):
+                what = f"it was pruned, but {why} (pruning {pruning})"
+                findings.add(_first_of(self._stubs[pruning, day], day, what))
         for erasure, places in sorted(self._erased.items()):
             self._settle_erasure(store, erasure, places, find(erasure), findings)
         _settle_days(list(gone), list(dropped), find, findings)

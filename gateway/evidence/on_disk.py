@@ -131,6 +131,10 @@ class _Worker:
                 self._say("it does not follow on the segment before it", number, header.journal, header.first_sequence)
         elif header.first_sequence == 1 and header.chain != genesis(header.journal):
             self._say("it does not begin as its journal does", number, header.journal, 1)
+        elif header.first_sequence > 1 and self._before == number - 1 and not excused:
+            self._say("it is of another journal than the segment before it", number, header.journal)
+        if _worker_of(header.journal) != self._folder.name:
+            self._say("it is of the journal of another worker", number, header.journal)
         self._journal, self._expected, self._chain = header.journal, header.first_sequence, header.chain
 
     def _frames(self, number: int, data: bytes, start: int, *, newest: bool) -> None:

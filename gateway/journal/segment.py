@@ -17,7 +17,7 @@ that cannot tell where its journal ends begins another one beside it, under anot
 Frames are appended in order by one writer, each by a single write, so a reader that meets a frame which runs past the
 end of a live segment reads it again later.
 
-Belongs here: bytes to frames and back. Never here: opening, writing, syncing or deleting files.
+Belongs here: bytes to frames and back, and the names of segments. Never here: opening, writing or deleting them.
 """
 
 import os
@@ -73,7 +73,8 @@ class Flaw(Enum):
 class Corruption(Struct, frozen=True):
     """Damage found while reading: where it begins, the sequence expected there, and how many records are lost by it.
 
-    `missing` is 0 when that cannot be told yet. `frames_follow` says that reading goes on in the same segment.
+    `missing` is 0 when that cannot be told yet, or none is. `frames_follow` says that reading goes on in the same
+    segment. `told` is how many of the missing an earlier damage stood for, of which nobody could tell yet.
     """
 
     journal: str
@@ -83,6 +84,7 @@ class Corruption(Struct, frozen=True):
     missing: int
     why: str
     frames_follow: bool
+    told: int = 0
 
 
 def segment_path(folder: Path, number: int) -> Path:
@@ -94,6 +96,15 @@ def segment_numbers(folder: Path) -> list[int]:
     """Return the numbers of the segments in `folder`, ascending; files that are none are passed over."""
     stems = (name.removesuffix(SUFFIX) for name in os.listdir(folder) if name.endswith(SUFFIX))  # noqa: PTH208 - polled
     return sorted(int(stem) for stem in stems if len(stem) == 12 and stem.isascii() and stem.isdigit())
+
+
+def sync_folder(folder: Path) -> None:
+    """Return when the names in `folder` survive the death of the machine. Raises `OSError`."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def pack_header(header: SegmentHeader) -> bytes:
@@ -163,12 +174,16 @@ def resume(view: memoryview, at: int, sequence: int) -> tuple[int, int] | None:
     """Return (offset, sequence) of the good frame after a bad one at `at`, where `sequence` was expected.
 
     None when that is not sure. Sure is a frame at that very place which carries a later sequence (frames before it
-    were taken out), and a frame with the next sequence where the bad one's length leads to (its payload was damaged).
-    Any other search could take bytes that a client sent in a request for a frame.
+    were taken out), or an earlier one (it was put there) and then what stands where it ends; and a frame with the next
+    sequence where the bad one's length leads to (its payload was damaged). Any other search could take bytes that a
+    client sent in a request for a frame.
     """
     here = read_frame(view, at)
-    if not isinstance(here, Flaw):
-        return (at, here[0]) if here[0] > sequence else None
+    while not isinstance(here, Flaw):
+        if here[0] >= sequence:
+            return at, here[0]
+        at += FRAME_OVERHEAD + len(here[1])
+        here = read_frame(view, at)
     if here is not Flaw.CHECKSUM:
         return None
     end = frame_end(view, at)

@@ -78,10 +78,13 @@ def open_for_reading(path: Path, schema: Schema) -> apsw.Connection:
     try:
         connection.set_busy_timeout(_BUSY_MS)
         connection.execute("PRAGMA query_only = 1")
-        if (mark := connection.pragma("application_id")) != schema.application_id:
-            empty = mark == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").get == 0
+        connection.execute("BEGIN")  # its schema may be committed just now: all three answers are of one moment
+        mark, found = connection.pragma("application_id"), connection.pragma("user_version")
+        empty = mark == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").get == 0
+        connection.execute("COMMIT")
+        if mark != schema.application_id:
             raise NotThere(f"the {schema.name} {path} is still empty") if empty else _something_else(path, schema)
-        if (found := connection.pragma("user_version")) != schema.version:
+        if found != schema.version:
             raise _other_version(path, schema, found)
     except apsw.Error as error:
         connection.close()
@@ -110,7 +113,7 @@ class SqliteFile:
             self._idle.append(open_for_reading(path, schema))
             return
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_folder(path.parent)
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             with self._translated():
                 self._writer = self._open()
@@ -204,6 +207,19 @@ class SqliteFile:
         connection.execute(
             f"PRAGMA application_id = {self._schema.application_id}; PRAGMA user_version = {self._schema.version}"
         )
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, so that none is lost with the machine. (SQLite does so for files only.)"""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    above = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(above)
+    finally:
+        os.close(above)
 
 
 def _something_else(path: Path, schema: Schema) -> AuditUnavailable:
