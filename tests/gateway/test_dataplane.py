@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from gateway.catalog import Manifest, Signature
 from gateway.capture import Contents, fits, open_part
+from gateway.catalog import Manifest, Signature
 from gateway.config import OnnxSettings, RulesSettings, ShadowSettings
 from gateway.controlplane import ControlPlane, StoreWatch
 from gateway.controlplane import Origin as ChangeOrigin
