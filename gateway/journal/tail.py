@@ -264,7 +264,7 @@ class Tail:
         return met_before or flaw is not Flaw.INCOMPLETE
 
     def _fail(self, error: OSError) -> None:
-        """Deal with a segment that cannot be read: what the medium has lost for good must not keep the next ones back."""
+        """Deal with a segment that cannot be read: what the medium has lost must not keep the next ones back."""
         met_before = self._stuck[0] == self.offset
         self._raise_here(0, f"it cannot be read: {error}")
         if error.errno != EIO or self._file is None:
