@@ -160,12 +160,12 @@ class Journal:
             try:
                 for descriptor in retired:
                     os.fdatasync(descriptor)
+                    self._retired.popleft()  # first, so that it is never closed twice
                     os.close(descriptor)
-                    self._retired.popleft()
                 if in_folder:
                     sync_folder(self._folder)
                 os.fdatasync(file)
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it was, nobody knows what the disk holds
                 raise self._fail("sync", error) from None
 
     def close(self) -> None:
@@ -213,7 +213,7 @@ class Journal:
             self._retired.append(full)
             self._folder_unsynced = True
 
-    def _fail(self, what: str, why: OSError | str) -> AuditUnavailable:
+    def _fail(self, what: str, why: Exception | str) -> AuditUnavailable:
         self._failed = True
         logger().error("journal_failed", journal=self._name, segment=self._segment, at=what, why=str(why))
         return AuditUnavailable(_REFUSAL)

@@ -7,6 +7,8 @@ Never here: the format (`segment`), or what becomes of the frames.
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from errno import EIO
 from pathlib import Path
 
 import msgspec
@@ -97,7 +99,7 @@ class Tail:
                 else:
                     break
         except OSError as error:
-            self._raise_here(0, f"it cannot be read: {error}")
+            self._fail(error)
         return frames
 
     def positions(self) -> list[JournalPosition]:
@@ -131,8 +133,10 @@ class Tail:
             path = segment_path(self._folder, number)
             try:
                 file, header, start = _open_segment(path)
-            except (HeaderIncomplete, HeaderUnreadable) as error:
-                if isinstance(error, HeaderUnreadable):
+            except (HeaderIncomplete, HeaderUnreadable, OSError) as error:
+                if isinstance(error, OSError) and error.errno != EIO:
+                    raise
+                if not isinstance(error, HeaderIncomplete):
                     self._raise_alarm(Corruption(self._journal, number, 0, self._sequence + 1, 0, str(error), False))
                 if number == numbers[-1]:
                     return False
@@ -258,6 +262,19 @@ class Tail:
             return False
         self._stuck = (self.offset, now)
         return met_before or flaw is not Flaw.INCOMPLETE
+
+    def _fail(self, error: OSError) -> None:
+        """Deal with a segment that cannot be read: what the medium has lost must not keep the next ones back."""
+        met_before = self._stuck[0] == self.offset
+        self._raise_here(0, f"it cannot be read: {error}")
+        if error.errno != EIO or self._file is None:
+            return  # it may be put right: permissions, too many open files
+        if not met_before:
+            self._stuck = (self.offset, time.monotonic())
+        elif time.monotonic() - self._stuck[1] >= STUCK_SECONDS:
+            with suppress(OSError):
+                if segment_numbers(self._folder)[-1:] > [self.segment]:
+                    self._leave()
 
     def _raise_here(self, missing: int, why: str, *, frames_follow: bool = False) -> None:
         place = (self._journal, self.segment, self.offset)

@@ -93,7 +93,8 @@ class PostgresAudit:
 
     def positions(self) -> Mapping[str, JournalPosition]:
         """Return the committed position of every journal."""
-        with self._link.reader() as connection:
+        # On the connection for writing, so that the recorder never waits for who looks things up.
+        with self._link.reader() if self._read_only else self._link.writer() as connection:
             return writing.positions(connection)
 
     def write(self, batch: Batch) -> None:

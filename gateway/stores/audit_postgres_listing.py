@@ -25,6 +25,7 @@ from gateway.stores.postgres_connection import Lend, Link
 LOOKED_AT: Final = 20_000
 """How many records one page looks at, at most."""
 _CHUNK: Final = 500
+_CHUNK_WITH_CONTENTS: Final = 100
 _WINDOW: Final = 50_000
 _CURSOR: Final = re.compile(r"(\d{4}-\d\d-\d\d)_(-?\d{1,19})_(\d{1,19})\Z", re.ASCII)
 _NEWEST_FIRST: Final = "ORDER BY received_ns DESC, number DESC"
@@ -121,6 +122,8 @@ def sample(connection: Link, model: str, since_ns: int, limit: int) -> Sequence[
     except UnicodeEncodeError:
         return ()
     found: list[Sampled] = []
+    if limit <= 0:
+        return found
     for day, last_ns in reversed(_days(connection, Filter(since_ns=since_ns))):
         if len(found) >= limit and last_ns <= found[limit - 1].received_ns:
             continue
@@ -145,8 +148,8 @@ def _sampled(said: _Decided) -> Sampled:
 
 
 def count(lend: Lend, wanted: Filter) -> int:
-    """Return how many records `scan` would return."""
-    terms = _terms(wanted)
+    """Return how many records `scan` would return. Raises as it does."""
+    terms = _terms(_scannable(wanted))
     if terms is None:
         return 0
     statement = f"SELECT count(*) FROM records WHERE day = %(day)s AND pruning IS NULL {terms.by} {terms.rest}"  # noqa: S608 - names of ours
@@ -156,8 +159,12 @@ def count(lend: Lend, wanted: Filter) -> int:
 
 
 def scan(lend: Lend, wanted: Filter, *, contents: bool) -> Iterator[Sequence[Kept]]:
-    """Yield records in the order they were recorded, day by day, in chunks. Between two no connection is held."""
-    terms = _terms(wanted)
+    """Yield records in the order they were recorded, day by day, in chunks. Between two no connection is held.
+
+    Raises:
+        InvalidInput: more is wanted than a model, a role or times.
+    """
+    terms = _terms(_scannable(wanted))
     if terms is None:
         return
     with lend() as connection:
@@ -174,21 +181,29 @@ def scan(lend: Lend, wanted: Filter, *, contents: bool) -> Iterator[Sequence[Kep
             after = last
 
 
+def _scannable(wanted: Filter) -> Filter:
+    for name in ("version", "status", "outcome", "reason", "caller", "gateway", "action"):
+        if getattr(wanted, name) is not None:
+            raise InvalidInput(f"{name}: all records of a model, role or time can be asked for, not those of a {name}")
+    return wanted
+
+
 def _chunks(lend: Lend, day: date, terms: _Terms, numbers: tuple[int, int], contents: bool) -> Iterator[Sequence[Kept]]:
     """Yield the records of a day that fit, whose numbers are above the first of `numbers` and up to the last."""
     after, last = numbers
+    limit = _CHUNK_WITH_CONTENTS if contents else _CHUNK
     chosen = WHOLE if contents else WHOLE.replace("request, response,", "''::bytea, ''::bytea,")
     statement = (
         f"{chosen} AND pruning IS NULL AND records.number > %(after)s AND records.number <= %(last)s "
         f"{terms.by} {terms.rest} ORDER BY records.number LIMIT %(limit)s"
     )
     while True:
-        values = {**terms.values, "day": day, "after": after, "last": last, "limit": _CHUNK}
+        values = {**terms.values, "day": day, "after": after, "last": last, "limit": limit}
         with lend() as connection:
             rows = connection.rows(statement, values)
         if rows:
             yield [kept_of(day, row) for row in rows]
-        if len(rows) < _CHUNK:
+        if len(rows) < limit:
             return
         after = rows[-1][0]
 

@@ -93,7 +93,8 @@ def _places(connection: Link, statement: str, values: Sequence[Any]) -> list[Pla
 def erase(connection: Link, places: Collection[Place], erasure: str) -> int:
     """Take the contents of records for good, and return of how many."""
     _take_turn(connection)
-    journals, sequences = [column_text(place.journal) for place in places], [place.sequence for place in places]
+    wanted = sorted(set(places))
+    journals, sequences = [column_text(place.journal) for place in wanted], [place.sequence for place in wanted]
     erased = 0
     for (day,) in connection.rows(_DAYS, (journals, sequences)):
         values = {"erasure": column_text(erasure), "journals": journals, "sequences": sequences, "day": day}
@@ -107,11 +108,16 @@ def erase(connection: Link, places: Collection[Place], erasure: str) -> int:
 
 
 def thin(connection: Link, day: str, models: Collection[str], pruning: str) -> Sequence[Place]:
-    """Take the records of some models out of a day, and leave stubs. Returns their places, in order."""
+    """Take the records of some models out of a day, and leave stubs. Returns their places, in order.
+
+    Raises:
+        InvalidInput: it is the newest day.
+    """
     that_day = parse_day(day)
     if that_day is None:
         return ()
     _take_turn(connection)
+    _refuse_newest(connection, that_day, "thinned")
     values = {"day": that_day, "models": [column_text(one) for one in models], "pruning": column_text(pruning)}
     with connection.transaction():
         rows = connection.rows(_THIN, values)
@@ -132,17 +138,14 @@ def drop(connection: Link, day: str, pruning: str) -> Sequence[Dropped]:
         return ()
     _take_turn(connection)
     with connection.holding(SCHEMA_LOCK), connection.transaction():
-        there = [one for one in days_of(connection) if one >= that_day]
-        if that_day not in there:
+        if that_day not in days_of(connection):
             return ()
-        if not any(_has_rows(connection, later) for later in there if later > that_day):
-            raise InvalidInput(f"day: {day} is the newest day of the audit store and cannot be dropped")
+        _refuse_newest(connection, that_day, "dropped")
         names = [partition(table, that_day) for table in PARTITIONED]
         # Nothing comes to the day any more; it can still be read.
         connection.execute(f"LOCK TABLE {', '.join(names)} IN SHARE MODE".encode())
         holdings = [
-            Dropped(day, one.journal, one.first, one.last, one.records + one.stubs, pruning)
-            for one in held(connection, that_day)
+            Dropped(day, one.journal, one.first, one.last, one.records, pruning) for one in held(connection, that_day)
         ]
         _note_dropped(connection, holdings)
         for table in ("checkpoints", "spans", "stretches"):
@@ -151,6 +154,12 @@ def drop(connection: Link, day: str, pruning: str) -> Sequence[Dropped]:
         for table, name in zip(PARTITIONED, names, strict=True):
             connection.execute(f"ALTER TABLE {table} DETACH PARTITION {name}; DROP TABLE {name}".encode())
     return holdings
+
+
+def _refuse_newest(connection: Link, day: date, what: str) -> None:
+    days = days_of(connection)
+    if day in days and not any(_has_rows(connection, later) for later in days if later > day):
+        raise InvalidInput(f"day: {day} is the newest day of the audit store and cannot be {what}")
 
 
 def _has_rows(connection: Link, day: date) -> bool:

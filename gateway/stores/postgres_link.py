@@ -23,6 +23,43 @@ READERS: Final = 4
 """How many connections for reading there are at most; who finds them all busy waits."""
 
 
+class Turns:
+    """So many may go on at once; the others wait, and who came first goes first.
+
+    Those of the standard library are nobody's in particular: a thread that gives one back and takes the next can keep
+    all others waiting for good.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._lock = threading.Lock()
+        self._free = count
+        self._waiting: deque[threading.Event] = deque()
+
+    def take(self, seconds: float) -> bool:
+        """Take a turn, waiting at most so long for it; return whether there was one."""
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return True
+            mine = threading.Event()
+            self._waiting.append(mine)
+        if mine.wait(seconds):
+            return True
+        with self._lock:
+            if mine.is_set():
+                return True
+            self._waiting.remove(mine)
+            return False
+
+    def give_back(self) -> None:
+        """End a turn; whoever has waited longest has it next."""
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().set()
+            else:
+                self._free += 1
+
+
 class PostgresLink:
     """Connections to one database. Nothing is opened before the first call; a lost one is replaced at the next call.
 
@@ -43,7 +80,7 @@ class PostgresLink:
         self._writing = threading.Lock()
         self._writer: Link | None = None
         self._idle: deque[Link] = deque()
-        self._free = threading.BoundedSemaphore(READERS)
+        self._turns = Turns(READERS)
         self._closed = False
         self._warned = False
 
@@ -74,7 +111,7 @@ class PostgresLink:
     @contextmanager
     def reader(self) -> Iterator[Link]:
         """Lend a connection for reading, outside of a transaction; one thread has it at a time."""
-        if not self._free.acquire(timeout=LOCK_SECONDS):
+        if not self._turns.take(LOCK_SECONDS):
             raise AuditUnavailable(
                 f"the audit store at {self.where} is busy: all {READERS} readers are taken; try again"
             )
@@ -87,7 +124,7 @@ class PostgresLink:
                     if (kept := self._kept(connection)) is not None:
                         self._idle.append(kept)
         finally:
-            self._free.release()
+            self._turns.give_back()
             if self._closed:
                 self._close_idle()
 

@@ -1,6 +1,6 @@
 """Run by tests as a process of its own: kills a worker or a recorder again and again, and tells what each had done.
 
-    python -m tests.gateway.crashing_journal writers FOLDER ROUNDS    writers of one journal, each killed at a random moment
+    python -m tests.gateway.crashing_journal writers FOLDER ROUNDS    one journal, its writers killed at random moments
     python -m tests.gateway.crashing_journal recorders FOLDER ROUNDS  one writer, and recorders killed at random moments
 
 Forked children are quick to start, so many lives fit into a second. What happened is written to FOLDER/told.json.

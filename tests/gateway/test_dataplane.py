@@ -1,6 +1,7 @@
 """The path of a request with real parts in one process: rules in a real Valkey, ONNX models, a journal on disk."""
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from gateway.catalog import Manifest, Signature
 from gateway.capture import Contents, fits, open_part
+from gateway.catalog import Manifest, Signature
 from gateway.config import OnnxSettings, RulesSettings, ShadowSettings
 from gateway.controlplane import ControlPlane, StoreWatch
 from gateway.controlplane import Origin as ChangeOrigin
@@ -22,9 +23,9 @@ from gateway.examples import digit_samples, digits_folder
 from gateway.executors.onnx import OnnxExecutor
 from gateway.flight import Origin
 from gateway.gauges import BoardFolder
-from gateway.messages import Answer, InferRequest
+from gateway.messages import Answer, InferRequest, Result, Work
 from gateway.metrics import Board, Slot
-from gateway.ports import Executor
+from gateway.ports import Executor, InferProtocol
 from gateway.protocols.oip_v2 import OipV2
 from gateway.record import Record
 from gateway.shadow import Shadows
@@ -94,6 +95,16 @@ class Kept:
         return contents
 
 
+class HeldExecutor(OnnxExecutor):
+    """Runs its model only when it may."""
+
+    may = asyncio.Event()
+
+    async def execute(self, work: Work, protocol: InferProtocol) -> Result:
+        await self.may.wait()
+        return await super().execute(work, protocol)
+
+
 class Serving:
     """A data plane and what the tests look at beside it."""
 
@@ -118,7 +129,11 @@ class Serving:
 
 @asynccontextmanager
 async def serving(
-    valkey: RunningValkey, folder: Path, route: dict[str, Any], shadow: ShadowSettings | None = None
+    valkey: RunningValkey,
+    folder: Path,
+    route: dict[str, Any],
+    shadow: ShadowSettings | None = None,
+    executor: type[OnnxExecutor] = OnnxExecutor,
 ) -> AsyncIterator[tuple[Serving, Rules]]:
     board = Board(folder / "board")
     board.begin()
@@ -126,7 +141,7 @@ async def serving(
     pools = {lane: ThreadPoolExecutor(2) for lane in ("primary", "shadow")}
 
     def executor_for(manifest: Manifest) -> Executor:
-        return OnnxExecutor(manifest, OnnxSettings(), pools)
+        return executor(manifest, OnnxSettings(), pools)
 
     async def inspect(_: Manifest) -> Signature | None:
         return None
@@ -344,6 +359,27 @@ def test_a_caller_who_hangs_up_while_the_record_is_written_leaves_it_there_once(
         assert made.board[Slot.IN_FLIGHT] == 0
 
     run(test)
+
+
+def test_a_request_that_is_cancelled_while_it_is_served_is_recorded_and_nobody_waits_for_that(
+    run: Callable[..., None],
+) -> None:
+    async def test(made: Serving, _: Rules) -> None:
+        unheard: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+        made.kept.slow = True
+        asked = asyncio.create_task(made.infer())
+        await until(lambda: made.board[Slot.IN_FLIGHT])
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        assert asked.cancelled()
+        made.kept.settle(AuditUnavailable("the disk did not take it"))
+        await asyncio.sleep(0)
+        gc.collect()
+        assert unheard == []
+        assert [(record.outcome, record.error_code) for record in made.kept.records] == [("failed", "stopping")]
+
+    run(test, executor=HeldExecutor)
 
 
 def test_nothing_stays_in_flight_whatever_happens(run: Callable[..., None]) -> None:

@@ -1,5 +1,6 @@
 """Reading journals that are being written, were damaged, or belong to workers that are gone."""
 
+import errno
 import os
 import threading
 import time
@@ -405,3 +406,53 @@ def test_what_was_read_is_on_the_disk_with_the_names_of_its_segments_once_it_was
     reading.tail.sync()
     assert synced.holds(second, second.stat().st_size)
     assert not synced.holds_names_in(folder)
+
+
+class BadMedium:
+    """Segments that the medium has lost from some byte on: reading there fails, as on a disk with a bad sector."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.lost: dict[Path, int] = {}
+        self._pread = os.pread
+        monkeypatch.setattr(os, "pread", self._read)
+
+    def _read(self, descriptor: int, size: int, offset: int) -> bytes:
+        lost = self.lost.get(Path(f"/proc/self/fd/{descriptor}").readlink())
+        if lost is not None and offset + size > lost:
+            if offset >= lost:
+                raise OSError(errno.EIO, "Input/output error")
+            size = lost - offset
+        return self._pread(descriptor, size, offset)
+
+
+def test_a_bad_sector_costs_the_rest_of_its_segment_and_not_the_next_ones(
+    folder: Path, read: READ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.journal.tail.STUCK_SECONDS", 0.0)
+    medium = BadMedium(monkeypatch)
+    first = CHAIN.segment(folder, 1, 1, CHAIN.data(1))
+    medium.lost[first] = first.stat().st_size
+    _append(first, CHAIN.data(2, 3))
+    reading = read()
+    assert reading.sequences() + reading.sequences() == [1]
+    assert [(alarm.sequence, alarm.missing) for alarm in reading.alarms] == [(2, 0)]
+    second = CHAIN.segment(folder, 2, 4, CHAIN.data(4))
+    medium.lost[second] = 0
+    assert reading.sequences() + reading.sequences() == []
+    CHAIN.segment(folder, 3, 5, CHAIN.data(5))
+    assert reading.sequences() + reading.sequences() == [5]
+    assert sum(alarm.missing for alarm in reading.alarms) == 3
+
+
+def test_a_sector_that_can_be_read_the_next_time_costs_nothing(
+    folder: Path, read: READ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    medium = BadMedium(monkeypatch)
+    first = CHAIN.segment(folder, 1, 1, CHAIN.data(1))
+    medium.lost[first] = first.stat().st_size
+    _append(first, CHAIN.data(2, 3))
+    CHAIN.segment(folder, 2, 4, CHAIN.data(4))
+    reading = read()
+    assert reading.sequences() + reading.sequences() == [1]
+    medium.lost.clear()
+    assert reading.sequences() == [2, 3, 4]

@@ -12,13 +12,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.journal import Journal
-from gateway.journal.segment import segment_numbers, segment_path
+from gateway.journal.segment import pack_frame, segment_numbers, segment_path
 from gateway.metrics import Board
 from gateway.ports import Batch, Filter
-from gateway.record import Frame, Record
+from gateway.record import Frame, Record, encode_record
 from gateway.recorder import Recorder
+from gateway.sealing import pack_content
 from gateway.stores.audit_sqlite import SqliteAudit
-from tests.journals import CountedCheckpoints, made, open_journal, wait
+from tests.journals import Chain, CountedCheckpoints, made, open_journal, wait
 
 DEADLINE = 20.0
 
@@ -317,6 +318,71 @@ def test_damage_is_logged_counted_and_kept_as_evidence_while_the_rest_is_shipped
     assert [line["records_missing"] for line in logs if line["event"] == "journal_corrupt"] == [1, 1]
     assert second.with_suffix(".corrupt").exists()
     assert len(house.stored()) == len(house.counted) == 98
+
+
+def _damage_second(folder: Path) -> Path:
+    """Flip the last byte of the second segment, and return it."""
+    second = segment_path(folder, 2)
+    data = bytearray(second.read_bytes())
+    data[-1] ^= 1
+    second.write_bytes(data)
+    return second
+
+
+def test_damage_that_cannot_be_marked_costs_no_other_record_and_its_segment_stays(house: House) -> None:
+    """A folder of the mark's name is in the way, as a full disk would be."""
+    folder = _fill_segments(house)
+    second = _damage_second(folder)
+    mark = second.with_suffix(".corrupt")
+    in_the_way = mark.with_name("elsewhere")
+    in_the_way.symlink_to(folder / "nowhere" / "at-all")
+    in_the_way.rename(mark)
+    with capture_logs() as logs, house.recording(keep_seconds=0.0) as recorder:
+        assert recorder.catch_up(DEADLINE)
+        assert len(house.stored()) == 99
+        wait(lambda: segment_path(folder, 1).exists() is False, "the sound segments deleted")
+        assert second.exists()
+        mark.unlink()
+        wait(mark.exists, "the mark, as soon as it can be made")
+    assert second.exists()
+    assert "damaged_segment_not_marked" in {line["event"] for line in logs}
+
+
+def test_damage_is_committed_as_gaps_that_say_exactly_what_is_missing(house: House) -> None:
+    folder = house.folder / "journal" / "w0"
+    folder.mkdir(parents=True)
+    chain = Chain("g/w0.0123456789ab")
+    edited = pack_frame(9, pack_content(chain.before(9), encode_record(made(99)[0]), b"", b""))
+    chain.segment(folder, 1, 1, chain.data(1) + chain.data(2)[:-1] + b"!" + chain.data(3, 5, 4, 6) + b"\xff" * 90)
+    chain.segment(folder, 2, 8, chain.data(8) + edited + chain.data(10))
+    chain.segment(folder, 3, 13, chain.data(13))
+    with capture_logs(), house.recording() as recorder:
+        assert recorder.catch_up(DEADLINE)
+        assert recorder.lag().corrupt_frames == 1 + 1 + 1 + 1 + 1 + 2
+    kept = [sequence for _, sequence in house.stored()]
+    lost = {sequence for gap in house.store.gaps() for sequence in range(gap.first, gap.first + gap.count)}
+    assert kept == [1, 3, 5, 6, 8, 9, 10, 13]
+    assert lost == set(range(1, 14)) - set(kept)
+    assert [(gap.journal, gap.first, gap.count) for gap in house.store.gaps()] == [
+        (chain.name, first, count) for first, count in ((2, 1), (4, 1), (6, 0), (7, 1), (10, 0), (11, 2))
+    ]
+
+
+def test_the_same_damage_is_the_same_gap_for_the_next_recorder(house: House) -> None:
+    folder = house.folder / "journal" / "w0"
+    folder.mkdir(parents=True)
+    chain = Chain("g/w0.0123456789ab")
+    chain.segment(folder, 1, 1, chain.data(1) + b"\xff" * 4 + chain.data(2)[4:] + chain.data(3))
+    for _ in range(3):
+        with capture_logs(), house.recording() as recorder:
+            assert recorder.catch_up(DEADLINE)
+            wait(lambda recorder=recorder: recorder.lag().corrupt_frames, "the alarm")  # type: ignore[misc]
+    assert len(house.store.gaps()) == 1
+    chain.segment(folder, 2, 4, chain.data(4))
+    with capture_logs():
+        house.run_once()
+    assert [sequence for _, sequence in house.stored()] == [1, 4]
+    assert [(gap.first, gap.count) for gap in house.store.gaps()] == [(2, 0), (2, 2)]
 
 
 def test_a_recorder_outlives_a_store_that_cannot_even_be_asked_for_positions(house: House) -> None:

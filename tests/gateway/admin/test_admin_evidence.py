@@ -176,7 +176,7 @@ def test_what_a_job_cannot_do_is_a_problem_and_no_stream(with_admin: WithAdmin) 
     with_admin(test)
 
 
-SENSELESS = (
+SENSELESS: tuple[tuple[str, dict[str, str], str], ...] = (
     ("recompute", {"from": "yesterday"}, "from: expected a time with its zone"),
     ("recompute", {"from": "1h", "to": "2h"}, "from: is not before `to`"),
     ("recompute", {"model": ""}, "model: expected 1 to 1024 printable characters"),
