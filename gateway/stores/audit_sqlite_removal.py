@@ -23,7 +23,8 @@ from gateway.stores.sqlite_file import Damaged
 class Removal:
     """Removes from the files of the store. Every call may come from any thread; raises `AuditUnavailable`.
 
-    Construction takes away the files of days whose dropping was interrupted.
+    Construction ends what was interrupted: it takes away the files of days that were being dropped, and brings what is
+    in logs into their files, so that nothing that was being erased stays there.
     """
 
     def __init__(self, files: DayFiles, index: Index, extents: Extents, recording: Recording) -> None:
@@ -33,6 +34,12 @@ class Removal:
         self._recording = recording
         for day in index.dropping():
             self._take_away(day)
+        for day in files.with_logs():
+            try:
+                with recording.changing(day) as file:
+                    privacy.empty_log(file, seconds=0)
+            except AuditUnavailable as error:  # it is read, or damaged; neither is a reason not to start
+                logger().warning("audit_log_not_emptied", day=day, why=error.message)
 
     def erase(self, places: Collection[Place], erasure: str) -> int:
         """Take the contents of records for good; see `AuditStore.erase`."""
