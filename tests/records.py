@@ -6,6 +6,7 @@ chain.frames(new_record(1), new_record(2)) the next frames of it, their bodies c
 batch(frames)                              one commit of the recorder, with the positions that these frames give
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import Any
@@ -14,7 +15,7 @@ from msgspec.structs import replace
 
 from gateway.capture import capture
 from gateway.chain import genesis
-from gateway.ports import Batch, Gap, JournalPosition, Place
+from gateway.ports import Batch, Gap, JournalPosition, Place, SignedCheckpoint
 from gateway.record import Attempt, Frame, Payload, Record, encode_record
 from gateway.sealing import frame_of
 from routing.types import Capture
@@ -146,3 +147,33 @@ def batch(frames: Iterable[Frame], day: str = DAY, gaps: Sequence[Gap] = ()) -> 
 def place_of(frame: Frame) -> Place:
     """Return where a frame stands."""
     return Place(frame.journal, frame.sequence)
+
+
+def new_checkpoint(number: int, frames: Sequence[Frame], day: str = DAY, gateway: str = "gw-a") -> SignedCheckpoint:
+    """Return a checkpoint whose listing covers these frames, which follow on each other in each journal.
+
+    Its statement and signature are bytes of the right kind and length, no more.
+    """
+    stretches: dict[str, list[Frame]] = {}
+    for frame in frames:
+        stretches.setdefault(frame.journal, []).append(frame)
+    listing = [
+        {
+            "end": found[-1].chain.hex(),
+            "first": found[0].sequence,
+            "journal": journal,
+            "last": found[-1].sequence,
+            "start": found[0].previous.hex(),
+        }
+        for journal, found in sorted(stretches.items())
+    ]
+    statement = json.dumps({"day": day, "gateway": gateway, "number": number}, separators=(",", ":")).encode()
+    listed = json.dumps(listing, separators=(",", ":")).encode()
+    return SignedCheckpoint(
+        gateway, number, day, NOON_NS + number, statement, listed, bytes([number % 256]) * 64, "k-1"
+    )
+
+
+def new_gap(journal: str, first: int, **fields: Any) -> Gap:
+    """Return a gap of three records; `fields` replaces any field."""
+    return replace(Gap(journal, first, 3, 2, 4_096, "its checksum is wrong", NOON_NS), **fields)

@@ -72,7 +72,10 @@ class Evidence:
 
     async def export(self, request: Request) -> Response:
         """Send every record of a stretch. Raises what `_start` does."""
-        return await self._start(request, "export", _stretch_of(request, ExportAsked))
+        asked = _stretch_of(request, ExportAsked)
+        if request.method == "HEAD":
+            return Response(media_type=JobAnswer.media_type)  # of which nobody would read a record
+        return await self._start(request, "export", asked)
 
     async def _start(self, request: Request, name: str, asked: Asked) -> Response:
         """Have a job done, and its answer passed on as it comes.

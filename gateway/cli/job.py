@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from gateway.cli.answers import refusal_of
 from gateway.cli.client import AdminClient
-from gateway.cli.failures import Unreachable
+from gateway.cli.failures import Refusal, Unreachable
 
 
 class Bar(Struct, frozen=True):
@@ -63,6 +63,6 @@ def follow(
     raise Unreachable(f"the answer of {client.url} ended before its result", "Run the command again.")
 
 
-def refused(error: Mapping[str, Any], call: str) -> Exception:
+def refused(error: Mapping[str, Any], call: str) -> Refusal:
     """Return the error at the end of a stream as the same that it is where it comes first."""
     return refusal_of({"code": error["code"], "detail": error["message"]}, 200, f"audit/{call}")

@@ -10,13 +10,13 @@ soon as its records are committed. Only the control process writes; its jobs ope
 Belongs here: going from day to day. Never here: making ids or times, deciding what a record means, or a statement.
 """
 
-import heapq
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from gateway.errors import AuditUnavailable, InvalidInput
+from gateway.logs import logger
 from gateway.ports import (
     Batch,
     Day,
@@ -36,7 +36,6 @@ from gateway.ports import (
 )
 from gateway.stores import audit_sqlite_evidence as evidence
 from gateway.stores import audit_sqlite_lookups as lookups
-from gateway.stores import audit_sqlite_privacy as privacy
 from gateway.stores import audit_sqlite_writing as writing
 from gateway.stores.audit_sqlite_extents import Extents
 from gateway.stores.audit_sqlite_files import DayFiles
@@ -44,7 +43,9 @@ from gateway.stores.audit_sqlite_finding import Finding
 from gateway.stores.audit_sqlite_index import Index
 from gateway.stores.audit_sqlite_listing import page
 from gateway.stores.audit_sqlite_recording import Recording
+from gateway.stores.audit_sqlite_removal import Removal
 from gateway.stores.audit_sqlite_rows import rows_of
+from gateway.stores.sqlite_file import Damaged
 
 _DAY = re.compile(r"\d{4}-\d\d-\d\d\Z", re.ASCII)
 _AT_ONCE = 500
@@ -64,10 +65,7 @@ class SqliteAudit:
         self._index = Index(folder / "index.db", read_only=read_only)
         self._files = DayFiles(folder)
         self._extents = Extents(self._files, self._index)
-        self._recording = Recording(self._files, self._index, self._extents) if not read_only else None
-        if not read_only:
-            for day in self._index.dropping():
-                self._take_away(day)
+        self._writers = _Writers(self._files, self._index, self._extents) if not read_only else None
 
     # ── the recorder ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -80,13 +78,13 @@ class SqliteAudit:
         """Commit frames, gaps and positions in one transaction; a place that is taken is left as it is."""
         if not _DAY.match(batch.day):
             raise InvalidInput(f"day: {batch.day!r} is no day such as 2026-11-25")
-        self._writing().write(batch)
+        self._writing().recording.write(batch)
 
     def seal(self, checkpoint: SignedCheckpoint) -> None:
         """Add a checkpoint; the same one again changes nothing."""
         if not _DAY.match(checkpoint.day):
             raise InvalidInput(f"day: {checkpoint.day!r} is no day such as 2026-11-25")
-        self._writing().seal(checkpoint)
+        self._writing().recording.seal(checkpoint)
 
     def last_checkpoint(self, gateway: str) -> SignedCheckpoint | None:
         """Return the newest checkpoint of a gateway, or None."""
@@ -116,12 +114,14 @@ class SqliteAudit:
         """Return the newest primary records of a model that a rule decided, newest first."""
         found: list[Sampled] = []
         for day, extent in reversed(self._extents.all().items()):
-            enough = len(found) >= limit
-            if extent.last_ns < since_ns or (enough and extent.last_ns <= found[-1].received_ns):
+            if extent.last_ns < since_ns:
                 continue
-            found += self._files.ask(day, partial(lookups.sample, model=model, since_ns=since_ns, limit=limit)) or ()
-            found = heapq.nlargest(limit, found, key=lambda one: one.received_ns)
-        return found
+            question = partial(lookups.sample, model=model, since_ns=since_ns, limit=limit)
+            found += self._files.ask(day, question) or ()
+            if len(found) >= limit:
+                found = _newest(found, limit)
+                since_ns = found[-1].received_ns + 1 if found else 2**63
+        return _newest(found, limit)
 
     def count(self, wanted: Filter) -> int:
         """Return how many records `scan` would return."""
@@ -137,9 +137,16 @@ class SqliteAudit:
 
     def days(self) -> Sequence[Day]:
         """Return every day that the store has, in order."""
-        extents = {day: extent for day, extent in self._extents.all().items() if extent.journals}
-        models = self._files.ask_each(extents, evidence.models_in)
-        return [Day(day, found, extents[day].first_ns, extents[day].last_ns) for day, found in models]
+        found: list[Day] = []
+        for day, extent in self._extents.all().items():
+            try:
+                models = self._files.ask(day, evidence.models_in) if extent.journals or extent.unreadable else None
+            except Damaged as error:
+                logger().error("audit_day_damaged", day=day, why=error.message)
+                models = {}  # so that it goes when its time is over, as any other
+            if models is not None:
+                found.append(Day(day, models, extent.first_ns, extent.last_ns))
+        return found
 
     def holdings(self, since_ns: int | None = None, until_ns: int | None = None) -> Sequence[Holding]:
         """Return what the store holds, by journal and day in order."""
@@ -202,14 +209,7 @@ class SqliteAudit:
 
     def erase(self, places: Collection[Place], erasure: str) -> int:
         """Take the contents of records for good, and return of how many."""
-        recording, erased = self._writing(), 0
-        for day, extent in self._extents.all().items():
-            here = [place for place in set(places) if extent.holds(place)]
-            numbers = self._files.ask(day, partial(privacy.numbers_of, places=here)) if here else None
-            if numbers:
-                with recording.changing(day) as file:
-                    erased += privacy.erase(file, numbers, erasure)
-        return erased
+        return self._writing().removal.erase(places, erasure)
 
     def places_in(self, day: str, models: Collection[str]) -> Sequence[Place]:
         """Return the places of a day's records of some models, in order."""
@@ -219,39 +219,25 @@ class SqliteAudit:
 
     def thin(self, day: str, models: Collection[str], pruning: str) -> Thinned:
         """Take the records of some models out of a complete day, and leave stubs."""
-        recording = self._writing()
-        if day not in self._files.days():
-            return Thinned(())
-        self._refuse_newest(day)
-        with recording.changing(day) as file:
-            return Thinned(sorted(privacy.thin(file, set(models), pruning)))
+        return self._writing().removal.thin(day, models, pruning)
 
     def drop(self, day: str, pruning: str) -> Sequence[Dropped]:
         """Take a whole complete day with its checkpoints out of the store."""
-        recording = self._writing()
-        if day not in self._files.days():
-            return ()
-        self._refuse_newest(day)
-        with recording.changing(day):
-            held = self._files.ask(day, partial(evidence.held_in, day=day, since_ns=None, until_ns=None)) or ()
-            gone = [Dropped(day, one.journal, one.first, one.last, one.records, pruning) for one in held]
-            self._index.begin_dropping(day, gone)
-        self._take_away(day)
-        return gone
+        return self._writing().removal.drop(day, pruning)
 
     def close(self) -> None:
         """Close the store; a look-up that is under way ends first in its own thread. May be called again."""
         self._files.close()
-        if self._recording is not None:
-            self._recording.close()
+        if self._writers is not None:
+            self._writers.recording.close()
         self._index.close()
 
     # ── days ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _writing(self) -> Recording:
-        if self._recording is None:
+    def _writing(self) -> "_Writers":
+        if self._writers is None:
             raise AuditUnavailable("the audit store was opened for reading only")
-        return self._recording
+        return self._writers
 
     def _days_of(self, wanted: Filter) -> list[str]:
         extents = self._extents.all().items()
@@ -265,21 +251,17 @@ class SqliteAudit:
                 if chunk:
                     yield chunk
 
-    def _refuse_newest(self, day: str) -> None:
-        newest = self._extents.newest()
-        if newest is None or day >= newest:
-            raise InvalidInput(f"day: {day} is the newest day of the audit store, to which records may still come")
 
-    def _take_away(self, day: str) -> None:
-        self._files.forget(day)
-        path = self._files.path(day)
-        try:
-            for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
-                file.unlink(missing_ok=True)
-        except OSError as error:
-            raise AuditUnavailable(f"{path} cannot be taken away: {error}") from None
-        self._extents.forget(day)
-        self._index.end_dropping(day)
+class _Writers:
+    """What changes a store."""
+
+    def __init__(self, files: DayFiles, index: Index, extents: Extents) -> None:
+        self.recording = Recording(files, index, extents)
+        self.removal = Removal(files, index, extents, self.recording)
+
+
+def _newest(found: Sequence[Sampled], limit: int) -> list[Sampled]:
+    return sorted(found, key=lambda one: one.received_ns, reverse=True)[:limit]
 
 
 def _only_scanned(wanted: Filter) -> Filter:

@@ -6,15 +6,13 @@ takes records out of it, which leaves what is said here true: where a record can
 Belongs here: those facts. Never here: look-ups that use them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import apsw
-from msgspec import Struct
 
-from gateway.ports import Place
 from gateway.stores.audit_sqlite_files import DayFiles
-from gateway.stores.audit_sqlite_index import Index
+from gateway.stores.audit_sqlite_index import Extent, Index
 from gateway.stores.sqlite_file import Damaged
 
 _TIMES: Final = """
@@ -27,29 +25,6 @@ SELECT name,
   (SELECT min(sequence) FROM stubs WHERE journal = id), (SELECT max(sequence) FROM stubs WHERE journal = id)
 FROM journals
 """
-
-
-class Extent(Struct, frozen=True):
-    """The first and last received time (Unix ns) in a day, and of each journal the first and last sequence.
-
-    Stubs count. A day without either has a last time before its first.
-    """
-
-    first_ns: int
-    last_ns: int
-    journals: Mapping[str, tuple[int, int]]
-
-    def meets(self, since_ns: int | None, until_ns: int | None) -> bool:
-        """Tell whether something in it may have been received within these times, `until_ns` excluded."""
-        return (until_ns is None or self.first_ns < until_ns) and (since_ns is None or self.last_ns >= since_ns)
-
-    def holds(self, place: Place) -> bool:
-        """Tell whether a place may be in it."""
-        first, last = self.journals.get(place.journal, (1, 0))
-        return first <= place.sequence <= last
-
-
-NOTHING: Final = Extent(2**63 - 1, -(2**63), {})
 
 
 class Extents:
@@ -66,7 +41,11 @@ class Extents:
         for day in reversed(self._files.days() if days is None else days):
             if day in self._begun:
                 return day
-            if self._files.ask(day, _has_begun):
+            try:
+                begun = self._files.ask(day, _has_begun)
+            except Damaged:
+                begun = True  # what was committed to it was no less
+            if begun:
                 self._begun.add(day)
                 return day
         return None
@@ -75,27 +54,26 @@ class Extents:
         """Return the extents of all days, in order of days."""
         days = self._files.days()
         newest = self.newest(days)
-        if len(self._known) > len(days):
-            for gone in self._known.keys() - set(days):
-                self._known.pop(gone, None)
+        for gone in self._known.keys() - set(days):
+            self._known.pop(gone, None)
+        unknown = [day for day in days if day not in self._known]
+        kept = self._index.extents() if len(unknown) > 1 else {}
         found: dict[str, Extent] = {}
-        for day in days:
-            known = self._known.get(day)
-            if known is None:
-                known = self._extent(day)
-                if known is None:
-                    continue
-                if newest is not None and day < newest:
-                    self._known[day] = known
-            found[day] = known
-        return found
+        for day in unknown:
+            complete = newest is not None and day < newest
+            extent = kept.get(day) if complete else None
+            if extent is None:
+                extent = self._read(day)
+            if extent is None:
+                continue
+            (self._known if complete else found)[day] = extent
+        return {day: one for day in days if (one := found.get(day) or self._known.get(day)) is not None}
 
-    def _extent(self, day: str) -> Extent | None:
+    def _read(self, day: str) -> Extent | None:
         try:
             return self._files.ask(day, extent_in)
-        except Damaged:
-            # Look-ups have to ask it, and will say what is wrong; which places it held is known to the index.
-            return Extent(-(2**63), 2**63 - 1, self._index.extents(day))
+        except Damaged as error:
+            return Extent(-(2**63), 2**63 - 1, {}, error.message)
 
     def forget(self, day: str) -> None:
         """Forget a day, since it is no longer there."""
@@ -108,7 +86,7 @@ def extent_in(connection: apsw.Connection) -> Extent:
     times: Any = connection.execute(_TIMES).fetchone()
     rows: list[Any] = connection.execute(_JOURNALS).fetchall()
     ranges = {name: _range(ends) for name, *ends in rows}
-    first_ns, last_ns = _range(times) or (NOTHING.first_ns, NOTHING.last_ns)
+    first_ns, last_ns = _range(times) or (2**63 - 1, -(2**63))
     return Extent(first_ns, last_ns, {name: found for name, found in ranges.items() if found is not None})
 
 

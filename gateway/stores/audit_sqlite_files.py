@@ -97,6 +97,10 @@ class DayFiles:
             if answer is not None:
                 yield day, answer
 
+    def with_logs(self) -> Sequence[str]:
+        """Return the days that have something in their log: the one being written, or those of a process that died."""
+        return [day for day in self.days() if _size(self.path(day).with_name(f"{day}.db-wal"))]
+
     def opened_for_writing(self, day: str) -> SqliteFile:
         """Return the file of a day, made if there is none; the caller closes it."""
         return SqliteFile(self.path(day), SCHEMA)
@@ -134,3 +138,10 @@ class DayFiles:
                 closing = self._idle.popitem(last=False)[1] if len(self._idle) > IDLE_CONNECTIONS else None
         if closing is not None:
             closing.close()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

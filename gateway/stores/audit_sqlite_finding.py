@@ -15,9 +15,9 @@ from gateway.columns import made_in, packed_id
 from gateway.ports import FIND_LIMIT, Kept, Place
 from gateway.stores import audit_sqlite_lookups as lookups
 from gateway.stores.audit_sqlite_day import CHUNK_BITS, oip_key, request_key, stray_key
-from gateway.stores.audit_sqlite_extents import Extent, Extents
+from gateway.stores.audit_sqlite_extents import Extents
 from gateway.stores.audit_sqlite_files import DayFiles
-from gateway.stores.audit_sqlite_index import UNFINISHED, Finished, Index
+from gateway.stores.audit_sqlite_index import UNFINISHED, Extent, Finished, Index
 
 _MS = 1_000_000
 _Search = Callable[[apsw.Connection, str, Iterable[int], int], list[int]]

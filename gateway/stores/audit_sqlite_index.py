@@ -4,7 +4,7 @@
     dropped             what was dropped with whole days
     dropping            days whose files were still to be taken away when their summary was committed
     chunks, blocks      filters of the ids in finished chunks of records, so that a look-up opens few days
-    extents             which places a complete day held, in case that its file can no longer be read
+    complete, extents   between which times and places a complete day lies
 
 The last two only repeat what the days' files say, and are made again when they are missing.
 
@@ -20,7 +20,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from gateway.columns import packed_id, unpacked_id
-from gateway.ports import Dropped, PublicKey
+from gateway.ports import Dropped, Place, PublicKey
 from gateway.stores.audit_sqlite_filters import filter_of, may_have
 from gateway.stores.sqlite_file import Schema, SqliteFile
 
@@ -51,6 +51,7 @@ CREATE TABLE chunks (
   blocks INTEGER NOT NULL,
   UNIQUE (day, chunk)
 ) STRICT;
+CREATE TABLE complete (day TEXT NOT NULL PRIMARY KEY, first_ns INTEGER NOT NULL, last_ns INTEGER NOT NULL) STRICT;
 CREATE TABLE extents (
   day TEXT NOT NULL,
   journal TEXT NOT NULL,
@@ -70,6 +71,28 @@ SCHEMA: Final = Schema("audit store's index", 0x506D4149, 1, _STATEMENTS)
 _ASK = """
 SELECT day, chunk, bits FROM chunks CROSS JOIN blocks ON of = id AND block = (? & 9223372036854775807) % blocks
 """
+
+
+class Extent(Struct, frozen=True):
+    """The first and last received time (Unix ns) in a day, and of each journal the first and last sequence.
+
+    Stubs count. A day without either has a last time before its first. `unreadable` says why nobody can tell; then
+    everything may be in it.
+    """
+
+    first_ns: int
+    last_ns: int
+    journals: Mapping[str, tuple[int, int]]
+    unreadable: str = ""
+
+    def meets(self, since_ns: int | None, until_ns: int | None) -> bool:
+        """Tell whether something in it may have been received within these times, `until_ns` excluded."""
+        return (until_ns is None or self.first_ns < until_ns) and (since_ns is None or self.last_ns >= since_ns)
+
+    def holds(self, place: Place) -> bool:
+        """Tell whether a place may be in it."""
+        first, last = self.journals.get(place.journal, (1, 0))
+        return first <= place.sequence <= last
 
 
 class Finished(Struct, frozen=True):
@@ -125,6 +148,7 @@ class Index:
             connection.execute("DELETE FROM blocks WHERE of IN (SELECT id FROM chunks WHERE day = ?)", (day,))
             connection.execute("DELETE FROM chunks WHERE day = ?", (day,))
             connection.execute("DELETE FROM extents WHERE day = ?", (day,))
+            connection.execute("DELETE FROM complete WHERE day = ?", (day,))
 
     def end_dropping(self, day: str) -> None:
         """Note that the file of a day is gone."""
@@ -158,18 +182,24 @@ class Index:
             ).get
             connection.executemany("INSERT INTO blocks VALUES (?, ?, ?)", ((made, *block) for block in enumerate(bits)))
 
-    def keep_extents(self, day: str, journals: Mapping[str, tuple[int, int]]) -> None:
-        """Keep between which places a complete day lies."""
+    def complete(self, day: str, extent: Extent) -> None:
+        """Keep between which times and places a complete day lies."""
         with self._file.transaction() as connection:
+            connection.execute(
+                "INSERT INTO complete VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (day, extent.first_ns, extent.last_ns)
+            )
             connection.executemany(
                 "INSERT INTO extents VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                ((day, journal, first, last) for journal, (first, last) in journals.items()),
+                ((day, journal, first, last) for journal, (first, last) in extent.journals.items()),
             )
 
-    def extents(self, day: str) -> Mapping[str, tuple[int, int]]:
-        """Return between which places a complete day lay, by journal."""
-        rows = self._rows("SELECT journal, first, last FROM extents WHERE day = ?", day)
-        return {journal: (first, last) for journal, first, last in rows}
+    def extents(self) -> Mapping[str, Extent]:
+        """Return between which times and places each complete day lies."""
+        journals: dict[str, dict[str, tuple[int, int]]] = {}
+        for day, journal, first, last in self._rows("SELECT day, journal, first, last FROM extents"):
+            journals.setdefault(day, {})[journal] = (first, last)
+        times = self._rows("SELECT day, first_ns, last_ns FROM complete")
+        return {day: Extent(first_ns, last_ns, journals.get(day, {})) for day, first_ns, last_ns in times}
 
     def finished(self) -> Mapping[str, Finished]:
         """Return how far each day has filters; those that have none are not in it."""

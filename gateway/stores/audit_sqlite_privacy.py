@@ -28,7 +28,7 @@ _ZEROS: Final = """
 UPDATE parts SET request = zeroblob(length(request)), response = zeroblob(length(response)) WHERE number = ?
 """
 _OF_MODEL: Final = """
-SELECT number, name, sequence, previous, sealed FROM records JOIN sealed USING (number)
+SELECT number, name, sequence, previous, sealed FROM records LEFT JOIN sealed USING (number)
 JOIN journals ON journals.id = journal WHERE model = (SELECT id FROM words WHERE word = ?) AND number > ?
 ORDER BY number LIMIT ?
 """
@@ -58,27 +58,39 @@ def erase(file: SqliteFile, numbers: Collection[int], erasure: str) -> int:
             if connection.execute(_ERASED, (number, by)).get is not None:
                 connection.execute(_ZEROS, (number,))
                 erased += 1
-    _empty_log(file)
+    empty_log(file)
     return erased
 
 
 def thin(file: SqliteFile, models: Collection[str], pruning: str) -> list[Place]:
     """Replace the records of some models by stubs, give the room back, and return where they stood."""
-    by, places = packed_id(pruning), []
+    places: list[Place] = []
     with file.transaction() as connection:
         for model in models:
             number = 0
-            while rows := connection.execute(_OF_MODEL, (model, number, _AT_ONCE)).fetchall():
-                for row in rows:
-                    number, journal, sequence, previous, sealed = row  # type: ignore[assignment]
-                    connection.execute(_STUB, (link(previous, sequence, sealed), by, number))  # type: ignore[arg-type]
-                    for statement in _TAKEN_OUT:
-                        connection.execute(statement, (number,))
-                    places.append(Place(journal, sequence))  # type: ignore[arg-type]
+            while rows := _of_model(connection, model, number):
+                for number, journal, sequence, previous, sealed in rows:
+                    if isinstance(previous, bytes) and isinstance(sealed, bytes):
+                        _leave_stub(connection, number, link(previous, sequence, sealed), pruning)
+                        places.append(Place(journal, sequence))
+                    else:
+                        logger().error(
+                            "record_unreadable", journal=journal, sequence=sequence, why="damaged; not thinned"
+                        )
     if places:
         _give_room_back(file)
-        _empty_log(file)
+    empty_log(file)
     return places
+
+
+def _of_model(connection: apsw.Connection, model: str, after: int) -> list[Any]:
+    return connection.execute(_OF_MODEL, (model, after, _AT_ONCE)).fetchall()
+
+
+def _leave_stub(connection: apsw.Connection, number: int, chain: bytes, pruning: str) -> None:
+    connection.execute(_STUB, (chain, packed_id(pruning), number))
+    for statement in _TAKEN_OUT:
+        connection.execute(statement, (number,))
 
 
 def _give_room_back(file: SqliteFile) -> None:
@@ -90,13 +102,13 @@ def _give_room_back(file: SqliteFile) -> None:
         logger().warning("audit_room_not_given_back", why=error.message)
 
 
-def _empty_log(file: SqliteFile) -> None:
+def empty_log(file: SqliteFile, seconds: float = EMPTY_LOG_SECONDS) -> None:
     """Bring everything that was committed into the file itself, and leave nothing in its log.
 
     Raises:
         AuditUnavailable: somebody reads what was there before, and goes on doing so.
     """
-    deadline = time.monotonic() + EMPTY_LOG_SECONDS
+    deadline = time.monotonic() + seconds
     with file.writer() as connection:
         while True:
             busy: Any = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

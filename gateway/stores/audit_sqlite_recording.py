@@ -44,6 +44,7 @@ class Recording:
         self._lasts: dict[str, int] | None = None
         self._sealed: dict[str, int] | None = None
         self._finished = ("", 0)
+        self._closed = False
 
     def write(self, batch: Batch) -> None:
         """Commit a batch; see `AuditStore.write`.
@@ -51,6 +52,7 @@ class Recording:
         Without a frame it goes to the newest day, whichever it names: a day begins with its first record.
         """
         with self._lock:
+            self._refuse_closed()
             newest = self._extents.newest()
             day = batch.day if batch.frames or newest is None else newest
             if newest is not None and day < newest:
@@ -73,6 +75,7 @@ class Recording:
         """Add a checkpoint; see `AuditStore.seal`."""
         one = checkpoint
         with self._lock:
+            self._refuse_closed()
             if self._sealed is None:
                 self._sealed = {}
                 for _, numbers in self._files.ask_each(self._files.days(), evidence.numbers_in):
@@ -95,9 +98,16 @@ class Recording:
         with self._lock if day == newest else self._past, self._changing(day) as file:
             yield file
 
+    @contextmanager
+    def dropping(self) -> Iterator[None]:
+        """Keep everybody from changing a complete day meanwhile."""
+        with self._past:
+            yield
+
     def close(self) -> None:
         """Close what is open for writing. May be called again."""
         with self._lock:
+            self._closed = True
             if self._file is not None:
                 self._file.close()
             self._file = self._writer = None
@@ -114,6 +124,10 @@ class Recording:
             yield file
         finally:
             file.close()
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise AuditUnavailable("the audit store is closed")
 
     def _opened(self, day: str) -> SqliteFile:
         if self._file is None or self._day != day:
@@ -178,7 +192,7 @@ class Recording:
                 if found is not None:
                     self._index.finish(day, chunk, found.keys, final=final, strays=found.strays)
                 if final and (extent := self._files.ask(day, extent_in)) is not None:
-                    self._index.keep_extents(day, extent.journals)
+                    self._index.complete(day, extent)
         except AuditUnavailable as error:
             logger().error("audit_index_behind", why=error.message)
             due = []

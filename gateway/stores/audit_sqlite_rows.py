@@ -17,9 +17,9 @@ import msgspec
 from gateway.columns import unpacked_id
 from gateway.ports import Row
 from gateway.record import decode_record
-from gateway.stores.audit_sqlite_day import COLUMNS, row_of
-from gateway.stores.audit_sqlite_extents import Extent
+from gateway.stores.audit_sqlite_day import COLUMNS, Word, row_of
 from gateway.stores.audit_sqlite_files import DayFiles
+from gateway.stores.audit_sqlite_index import Extent
 from gateway.stores.sqlite_file import Damaged
 
 _AT_ONCE: Final = 500
@@ -35,9 +35,15 @@ SELECT sequence, previous, chain, pruning FROM stubs WHERE journal = ? AND seque
 
 
 def rows_of(files: DayFiles, extents: Mapping[str, Extent], journal: str, first: int, last: int) -> Iterator[Row]:
-    """Yield what stands in the places from `first` to `last` of a journal, in order."""
+    """Yield what stands in the places from `first` to `last` of a journal, in order.
+
+    Raises:
+        Damaged: of a file of which nothing can be read nobody knows any more which places it held.
+    """
     runs = []
     for day, extent in extents.items():
+        if extent.unreadable:
+            raise Damaged(extent.unreadable)
         begin, end = extent.journals.get(journal, (1, 0))
         if begin <= last and end >= first:
             runs.append((max(begin, first), min(end, last), day))
@@ -57,7 +63,7 @@ class _DayRows:
         self._files = files
         self._day = day
         self._journal = journal
-        self._words: dict[str, int | None] = {}
+        self._words = _Words()
 
     def rows(self, first: int, last: int) -> Iterator[Row]:
         """Yield them in order."""
@@ -84,12 +90,8 @@ class _DayRows:
 
     def _read_in(self, connection: apsw.Connection, first: int, last: int, limit: int) -> list[Row]:
         journal = connection.execute("SELECT id FROM journals WHERE name = ?", (self._journal,)).get
-
-        def word(text: str) -> int | None:
-            if text not in self._words:
-                self._words[text] = connection.execute("SELECT id FROM words WHERE word = ?", (text,)).get
-            return self._words[text]
-
+        self._words.connection = connection
+        word = self._words.__getitem__
         rows: list[Any] = connection.execute(_ROWS, (journal, first, last, limit)).fetchall()
         found = [self._row(row, word) for row in rows]
         upto = rows[-1][0] if len(rows) == limit else last
@@ -98,26 +100,40 @@ class _DayRows:
             found = sorted((*found, *map(self._stub, stubs)), key=lambda row: row.sequence)
         return found
 
-    def _row(self, row: Any, word: Any) -> Row:
-        sequence, previous, sealed, request, response, erasure, *columns = row
+    def _row(self, row: Any, word: Word) -> Row:
+        sequence, previous, sealed, request, response, erasure = row[:6]
         if erasure is not None:
             request, response, erasure = b"", b"", unpacked_id(erasure)
-        damage = _contradicting(sealed, tuple(columns), word)
-        whole = (previous, sealed, request or b"", response or b"")
-        if not all(isinstance(value, bytes) for value in whole):
-            damage = damage or "one of its parts is not of bytes"
-            whole = tuple(value if isinstance(value, bytes) else b"" for value in whole)  # type: ignore[assignment]
-        return Row(self._journal, sequence, *whole, erasure=erasure, damage=damage)
+        elif request is None:
+            request = response = b""
+        damage = _contradicting(sealed, row[6:], word)
+        if not (type(previous) is type(sealed) is type(request) is type(response) is bytes):
+            damage = damage or "what is not of bytes stands where bytes belong"
+            previous, sealed, request, response = map(_bytes, (previous, sealed, request, response))
+        return Row(self._journal, sequence, previous, sealed, request, response, b"", erasure, None, damage)
 
     def _stub(self, row: Any) -> Row:
         sequence, previous, chain, pruning = row
-        if not isinstance(previous, bytes) or not isinstance(chain, bytes):
-            damage = "what is left of it is not of bytes"
-            return Row(self._journal, sequence, b"", None, b"", b"", pruning=unpacked_id(pruning), damage=damage)
-        return Row(self._journal, sequence, previous, None, b"", b"", chain, pruning=unpacked_id(pruning))
+        damage = "" if type(previous) is type(chain) is bytes else "what is not of bytes stands where bytes belong"
+        left = (_bytes(previous), None, b"", b"", _bytes(chain))
+        return Row(self._journal, sequence, *left, pruning=unpacked_id(pruning), damage=damage)
 
 
-def _contradicting(sealed: Any, columns: tuple[Any, ...], word: Any) -> str:
+class _Words(dict[str, int | None]):
+    """The small integers of a day's names, asked of the connection that is lent when they are needed."""
+
+    connection: apsw.Connection
+
+    def __missing__(self, word: str) -> int | None:
+        self[word] = found = self.connection.execute("SELECT id FROM words WHERE word = ?", (word,)).get
+        return found  # type: ignore[no-any-return]
+
+
+def _bytes(value: Any) -> bytes:
+    return value if isinstance(value, bytes) else b""
+
+
+def _contradicting(sealed: Any, columns: tuple[Any, ...], word: Word) -> str:
     """Return what contradicts the sealed part, "" if nothing does."""
     if sealed is None:
         return "its sealed part is not there"

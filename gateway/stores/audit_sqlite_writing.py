@@ -84,8 +84,8 @@ class DayWriter:
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
         self._next: int = connection.execute(_NEXT).get
-        self._words: dict[str, int] = {}
-        self._journals: dict[str, int] = {}
+        self._word = _Interned(connection, "words", "word").__getitem__
+        self._journal = _Interned(connection, "journals", "name").__getitem__
         self._positions = dict(positions_in(connection))
 
     @property
@@ -116,26 +116,22 @@ class DayWriter:
         except UnicodeEncodeError:
             return row_of(decode_record(frame.sealed), self._word)  # there it stands escaped
 
-    def _journal(self, name: str) -> int:
-        known = self._journals.get(name)
-        if known is None:
-            known = self._journals[name] = self._interned("journals", "name", name)
-        return known
 
-    def _word(self, word: str) -> int:
-        known = self._words.get(word)
-        if known is None:
-            if len(self._words) >= _WORDS_KEPT:
-                self._words.clear()  # names that callers make up must not fill the memory
-            known = self._words[word] = self._interned("words", "word", word)
-        return known
+class _Interned(dict[str, int]):
+    """The small integers of names in a table, looked up or made when they are asked for."""
 
-    def _interned(self, table: str, column: str, name: str) -> int:
-        found = self._connection.execute(f"SELECT id FROM {table} WHERE {column} = ?", (name,)).get  # noqa: S608 - names of ours
-        if found is None:
-            insert = f"INSERT INTO {table} ({column}) VALUES (?) RETURNING id"  # noqa: S608 - names of ours
-            found = self._connection.execute(insert, (name,)).get
-        return int(found)
+    def __init__(self, connection: apsw.Connection, table: str, column: str) -> None:
+        super().__init__()
+        self._connection = connection
+        self._find = f"SELECT id FROM {table} WHERE {column} = ?"  # noqa: S608 - names of ours
+        self._make = f"INSERT INTO {table} ({column}) VALUES (?) RETURNING id"  # noqa: S608 - names of ours
+
+    def __missing__(self, name: str) -> int:
+        if len(self) >= _WORDS_KEPT:
+            self.clear()  # names that callers make up must not fill the memory
+        found: int | None = self._connection.execute(self._find, (name,)).get
+        self[name] = number = found if found is not None else self._connection.execute(self._make, (name,)).get
+        return number
 
 
 def _move(connection: apsw.Connection, positions: Iterable[JournalPosition]) -> None:

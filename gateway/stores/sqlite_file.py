@@ -113,7 +113,7 @@ class SqliteFile:
             self._idle.append(open_for_reading(path, schema))
             return
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_folder(path.parent)
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             with self._translated():
                 self._writer = self._open()
@@ -207,6 +207,19 @@ class SqliteFile:
         connection.execute(
             f"PRAGMA application_id = {self._schema.application_id}; PRAGMA user_version = {self._schema.version}"
         )
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, so that none is lost with the machine. (SQLite does so for files only.)"""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    above = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(above)
+    finally:
+        os.close(above)
 
 
 def _something_else(path: Path, schema: Schema) -> AuditUnavailable:

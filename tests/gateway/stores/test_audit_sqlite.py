@@ -1,222 +1,210 @@
-"""What is particular to the audit store in SQLite: its file, its schema, its durability, its plans."""
+"""What is particular to the audit store in SQLite: its files, and who may write when."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import apsw
 import pytest
-from structlog.testing import capture_logs
 
-from gateway.errors import AuditUnavailable
-from gateway.ports import JournalPosition
-from gateway.record import Frame, Payload, Record, encode_record
-from gateway.stores import audit_sqlite
+from gateway.errors import AuditUnavailable, InvalidInput
+from gateway.ports import AuditStore, Batch, Filter
+from gateway.record import Frame
+from gateway.stores import audit_sqlite_files
 from gateway.stores.audit_sqlite import SqliteAudit
+from gateway.stores.audit_sqlite_day import SCHEMA
+from gateway.stores.sqlite_file import SqliteFile
+from tests.records import (
+    DAY,
+    JOURNAL,
+    NEXT_DAY,
+    ChainedJournal,
+    batch,
+    new_checkpoint,
+    new_record,
+    position_of,
+)
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "data" / "audit.db"
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "audit"
 
 
 @pytest.fixture
-def store(path: Path) -> Iterator[SqliteAudit]:
-    store = SqliteAudit(path)
+def store(folder: Path) -> Iterator[SqliteAudit]:
+    store = SqliteAudit(folder)
     yield store
     store.close()
 
 
-def _frame(sequence: int, **fields: object) -> Frame:
-    given: dict[str, object] = {
-        "record_id": f"r-{sequence}",
-        "request_id": f"q-{sequence}",
-        "role": "primary",
-        "received_ns": sequence,
-        "model": "fraud",
-        "protocol": "oip-v2",
-        "outcome": "served",
-        "status": 200,
-        "request": Payload(0, "a" * 64),
-        "response": Payload(0, "b" * 64),
+def _frames(store: AuditStore, records: int, day: str = DAY) -> list[Frame]:
+    chain = ChainedJournal()
+    frames = chain.frames(*(new_record(number, request_id=f"q-{number}") for number in range(records)))
+    store.write(batch(frames, day))
+    return frames
+
+
+# ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_nobody_else_may_read_a_file_nor_its_log(store: SqliteAudit, folder: Path) -> None:
+    _frames(store, 1)
+    store.find("q-0")
+    assert {file.name: file.stat().st_mode & 0o777 for file in folder.iterdir()} == {
+        f"{name}{suffix}": 0o600 for name in ("index.db", f"{DAY}.db") for suffix in ("", "-wal", "-shm")
     }
-    return Frame("w0.0123456789ab", sequence, Record(**(given | fields)))  # type: ignore[arg-type]
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert folder.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_nobody_else_may_read_the_file_nor_its_log(store: SqliteAudit, path: Path) -> None:
-    store.write([_frame(1)], [])
-    assert {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()} == {
-        "audit.db": 0o600,
-        "audit.db-wal": 0o600,
-        "audit.db-shm": 0o600,
-    }
-    assert path.parent.stat().st_mode & 0o777 == 0o700
-
-
-def test_what_is_committed_is_synced_and_readers_do_not_wait_for_the_writer(store: SqliteAudit) -> None:
-    assert store._file._writer.pragma("journal_mode") == "wal"
-    assert store._file._writer.pragma("synchronous") == 2
-    assert store._file._writer.pragma("page_size") == 8192
-    assert store._file._writer.pragma("wal_autocheckpoint") == 2000
-    assert store._file._writer.pragma("cache_size") == -32768
-
-
-def test_tables_take_no_value_of_a_wrong_type(store: SqliteAudit) -> None:
-    with pytest.raises(apsw.ConstraintError):
-        store._file._writer.execute("INSERT INTO positions VALUES ('w0', 'one', 2, 3)")
-
-
-def test_no_look_up_goes_through_every_record(store: SqliteAudit) -> None:
-    store.write([_frame(number, oip_id="1") for number in range(1, 2_000)], [])
-    store._file._writer.execute("ANALYZE")
-    plan = [row[3] for row in store._file._writer.execute(f"EXPLAIN QUERY PLAN {audit_sqlite._FIND}", {"id": "x"})]
-    touching = [step for step in plan if isinstance(step, str) and ("records" in step or "shadow" in step)]
-    assert len(touching) == 5
-    assert all(step.startswith("SEARCH") for step in touching), plan
-
-
-def test_a_sample_is_read_from_its_index_alone(store: SqliteAudit) -> None:
-    plan = store._file._writer.execute(f"EXPLAIN QUERY PLAN {audit_sqlite._SAMPLE}", ("fraud", 0, 10)).fetchall()
-    assert [row[3] for row in plan] == [
-        "SEARCH records USING COVERING INDEX records_by_decision (model=? AND received_ns>?)"
-    ]
-
-
-def test_a_file_of_schema_1_is_brought_up_and_what_is_in_it_stays(path: Path) -> None:
-    old = _frame(1, intended="1", reason="split", rule="split", unit="d" * 32, keyed=True).record
-    _make_schema_1(path, old)
-    store = SqliteAudit(path)
-    assert list(store.find("r-1")) == [old]
-    assert dict(store.positions()) == {"w0.0123456789ab": JournalPosition("w0.0123456789ab", 1, 2, 1)}
-    assert list(store.sample("fraud", 0, 10)) == []  # what it looked at is in its body only
-    new = _frame(2, intended="1", reason="split", rule="split", unit="e" * 32, keyed=True)
-    store.write([_frame(1), new], [])
-    assert [one.record_id for one in store.sample("fraud", 0, 10)] == ["r-2"]
+def test_closing_leaves_one_whole_file_for_each_day(store: SqliteAudit, folder: Path) -> None:
+    chain = ChainedJournal()
+    for day in (DAY, NEXT_DAY):
+        store.write(batch(chain.frames(new_record(1)), day))
+    store.find("q")
     store.close()
-    again = SqliteAudit(path)
-    assert again._file._writer.pragma("user_version") == 2
-    assert list(again.find("q-2")) == [new.record]
-    again.close()
+    assert sorted(file.name for file in folder.iterdir()) == [f"{DAY}.db", f"{NEXT_DAY}.db", "index.db"]
 
 
-def test_a_file_stays_of_schema_1_when_bringing_it_up_fails(path: Path) -> None:
-    _make_schema_1(path, _frame(1).record)
-    connection = apsw.Connection(str(path))
-    connection.execute("CREATE TABLE records_by_decision (in_the_way)")
-    with pytest.raises(AuditUnavailable, match="already"):
-        SqliteAudit(path)
-    assert connection.pragma("user_version") == 1
-    connection.execute("DROP TABLE records_by_decision")
-    connection.close()
-    store = SqliteAudit(path)
-    assert list(store.find("r-1")) == [_frame(1).record]
+def test_what_is_committed_is_synced_and_what_is_deleted_is_overwritten(tmp_path: Path) -> None:
+    file = SqliteFile(tmp_path / "2026-11-25.db", SCHEMA)
+    with file.writer() as connection:
+        assert connection.pragma("journal_mode") == "wal"
+        assert connection.pragma("synchronous") == 2
+        assert connection.pragma("page_size") == 8192
+        assert connection.pragma("secure_delete") == 1
+        assert connection.pragma("wal_autocheckpoint") == 4000
+        assert connection.pragma("cache_size") == -32768
+        with pytest.raises(apsw.ConstraintError):
+            connection.execute("INSERT INTO positions VALUES ('w0', 'one', 2, 3, x'')")
+    file.close()
+
+
+def test_a_store_of_an_earlier_version_beside_the_folder_is_left_alone(folder: Path) -> None:
+    earlier = folder.parent / "audit.db"
+    earlier.parent.mkdir()
+    earlier.write_bytes(b"what was recorded in development")
+    store = SqliteAudit(folder)
+    _frames(store, 3)
     store.close()
+    assert earlier.read_bytes() == b"what was recorded in development"
 
 
-def _make_schema_1(path: Path, record: Record) -> None:
-    """Make the file that Pointsman 0.1 made, to the letter of its schema."""
-    path.parent.mkdir()
-    connection = apsw.Connection(str(path))
-    connection.execute(
-        """
-        PRAGMA page_size = 8192;
-        PRAGMA journal_mode = WAL;
-        CREATE TABLE records (
-          record_id TEXT NOT NULL PRIMARY KEY,
-          request_id TEXT NOT NULL,
-          oip_id TEXT,
-          primary_id TEXT,
-          role TEXT NOT NULL,
-          model TEXT NOT NULL,
-          served TEXT,
-          status INTEGER NOT NULL,
-          outcome TEXT NOT NULL,
-          received_ns INTEGER NOT NULL,
-          journal TEXT NOT NULL,
-          sequence INTEGER NOT NULL,
-          body BLOB NOT NULL,
-          UNIQUE (journal, sequence)
-        ) STRICT;
-        CREATE INDEX records_by_request ON records (request_id, received_ns) WHERE request_id <> record_id;
-        CREATE INDEX records_by_oip ON records (oip_id, received_ns) WHERE oip_id IS NOT NULL;
-        CREATE INDEX records_by_primary ON records (primary_id) WHERE primary_id IS NOT NULL;
-        CREATE INDEX records_by_time ON records (received_ns);
-        CREATE TABLE positions (
-          journal TEXT NOT NULL PRIMARY KEY,
-          segment INTEGER NOT NULL,
-          "offset" INTEGER NOT NULL,
-          sequence INTEGER NOT NULL
-        ) STRICT;
-        PRAGMA application_id = 0x506D4175;
-        PRAGMA user_version = 1;
-        INSERT INTO positions VALUES ('w0.0123456789ab', 1, 2, 1);
-        """
-    ).fetchall()
-    ids = (record.record_id, record.request_id, record.oip_id, record.primary_id, record.role, record.model)
-    rest = (record.served, record.status, record.outcome, record.received_ns, "w0.0123456789ab", 1)
-    connection.execute(f"INSERT INTO records VALUES ({', '.join('?' * 13)})", (*ids, *rest, encode_record(record)))
-    connection.close()
-
-
-def test_a_conflict_of_places_is_told_and_neither_record_is_changed(store: SqliteAudit) -> None:
-    store.write([_frame(1), _frame(2)], [])
-    with capture_logs() as logs:
-        store.write([_frame(1, record_id="r-9"), _frame(3, record_id="r-2"), _frame(2), _frame(4)], [])
-    assert [(line["event"], line["record_id"], line["sequence"]) for line in logs] == [
-        ("record_conflict", "r-9", 1),
-        ("record_conflict", "r-2", 3),
-    ]
-    assert list(store.find("r-4")) == [_frame(4).record]
-
-
-def test_frames_that_are_written_again_are_no_conflict(store: SqliteAudit) -> None:
-    store.write([_frame(1), _frame(2)], [])
-    with capture_logs() as logs:
-        store.write([_frame(1), _frame(2), _frame(3)], [])
-    assert logs == []
-
-
-def test_a_store_that_stays_locked_says_so_and_works_when_the_lock_is_gone(store: SqliteAudit, path: Path) -> None:
-    store._file._writer.set_busy_timeout(1)
-    other = apsw.Connection(str(path))
-    try:
-        other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(AuditUnavailable, match="locked"):
-            store.write([_frame(1)], [])
-        assert list(store.find("r-1")) == []
-        other.execute("ROLLBACK")
-    finally:
-        other.close()
-    store.write([_frame(1)], [JournalPosition("w0", 1, 2, 3)])
-    assert list(store.find("r-1")) == [_frame(1).record]
-
-
-def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "notes.txt"
-    path.write_text("not a database, but somebody's notes\n" * 100)
-    with pytest.raises(AuditUnavailable, match=r"notes\.txt"):
-        SqliteAudit(path)
-    assert path.read_text().startswith("not a database")
-
-
-def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "other.db"
-    connection = apsw.Connection(str(path))
-    connection.execute("CREATE TABLE birds (name)")
-    connection.close()
-    with pytest.raises(AuditUnavailable, match="something else"):
-        SqliteAudit(path)
-
-
-def test_a_schema_of_a_later_version_is_refused_with_both_versions_named(store: SqliteAudit, path: Path) -> None:
-    store.close()
-    connection = apsw.Connection(str(path))
-    connection.execute("PRAGMA user_version = 99")
-    connection.close()
-    with pytest.raises(AuditUnavailable, match="schema 99 and this Pointsman knows schema 2"):
-        SqliteAudit(path)
+def test_files_of_many_days_take_few_descriptors(store: SqliteAudit, folder: Path) -> None:
+    chain = ChainedJournal()
+    days = [f"2026-{month:02}-{day:02}" for month in (7, 8, 9, 10) for day in range(1, 31)]
+    for nth, day in enumerate(days):
+        store.write(batch(chain.frames(new_record(nth)), day))
+    assert len(list(store.days())) == len(days)
+    assert len(list(store.rows(JOURNAL, 1, 2**62))) == len(days)
+    mine = [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    inside = [path for path in mine if path.is_relative_to(folder.resolve())]
+    assert len(inside) <= 3 * (audit_sqlite_files.IDLE_CONNECTIONS + 3)
+    assert len(store._files._idle) == audit_sqlite_files.IDLE_CONNECTIONS
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "in-the-way").touch()
     with pytest.raises(AuditUnavailable, match="in-the-way"):
-        SqliteAudit(tmp_path / "in-the-way" / "audit.db")
+        SqliteAudit(tmp_path / "in-the-way" / "audit")
+
+
+def test_other_files_in_the_folder_are_no_days(store: SqliteAudit, folder: Path) -> None:
+    _frames(store, 1)
+    for name in ("notes.txt", "2026-1-1.db", "2026-11-25.db.bak", "x2026-11-25.db", "２０２６-11-25.db"):
+        (folder / name).write_text("not ours")
+    assert [day.day for day in store.days()] == [DAY]
+
+
+# ── who may write, and when ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_complete_day_takes_no_more_records(store: SqliteAudit) -> None:
+    chain = ChainedJournal()
+    store.write(batch(chain.frames(new_record(1)), NEXT_DAY))
+    with pytest.raises(AuditUnavailable, match=f"{DAY} of the audit store is complete since {NEXT_DAY}"):
+        store.write(batch(chain.frames(new_record(2)), DAY))
+    assert [day.day for day in store.days()] == [NEXT_DAY]
+
+
+@pytest.mark.parametrize("day", ["", "today", "2026-11-25/../../x", "../x", "2026-11-25\n", "２０２６-11-25"])
+def test_a_day_that_is_none_is_refused_before_it_becomes_a_path(store: SqliteAudit, folder: Path, day: str) -> None:
+    with pytest.raises(InvalidInput, match="day"):
+        store.write(batch(ChainedJournal().frames(new_record(1)), day))
+    with pytest.raises(InvalidInput, match="day"):
+        store.seal(new_checkpoint(1, (), day))
+    assert list(store.drop(day, "p")) == []
+    assert list(store.thin(day, ["fraud"], "p").places) == []
+    assert list(store.places_in(day, ["fraud"])) == []
+    assert {file.name for file in folder.iterdir()} <= {"index.db", "index.db-wal", "index.db-shm"}
+
+
+def test_a_store_that_stays_locked_says_so_keeps_nothing_half_and_works_when_the_lock_is_gone(
+    store: SqliteAudit, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.stores.sqlite_file._BUSY_MS", 1)
+    chain = ChainedJournal()
+    store.write(batch(chain.frames(new_record(1))))
+    before = dict(store.positions())
+    second = chain.frames(new_record(2, model="new name"), new_record(3, client="192.0.2.1"))
+    other = apsw.Connection(str(folder / f"{DAY}.db"))
+    try:
+        other.execute("BEGIN IMMEDIATE")
+        for _ in range(2):
+            with pytest.raises(AuditUnavailable, match="locked"):
+                store.write(batch(second))
+        assert dict(store.positions()) == before
+        other.execute("ROLLBACK")
+    finally:
+        other.close()
+    store.write(batch(second))
+    assert [row.damage for row in store.rows(JOURNAL, 1, 9)] == ["", "", ""]
+    assert len(store.page(Filter(model="new name"), None, 9).records) == 1
+
+
+def test_a_batch_that_fails_midway_leaves_neither_frames_nor_names_nor_positions(store: SqliteAudit) -> None:
+    """The last part of a record of the batch is longer than SQLite takes; what came before it must not stay."""
+    chain = ChainedJournal()
+    store.write(batch(chain.frames(new_record(1))))
+    assert store._writers is not None
+    writer = store._writers.recording._writer
+    assert writer is not None
+    limit = writer._connection.limit(apsw.SQLITE_LIMIT_LENGTH, 10_000)
+    frames = [*chain.frames(new_record(2, model="a name")), chain.frame(new_record(3), b"x" * 20_000)]
+    with pytest.raises(AuditUnavailable):
+        store.write(batch(frames))
+    writer._connection.limit(apsw.SQLITE_LIMIT_LENGTH, limit)
+    assert store.positions()[JOURNAL].sequence == 1
+    assert len(list(store.rows(JOURNAL, 1, 9))) == 1
+    store.write(batch(frames))
+    assert [(row.sequence, row.damage) for row in store.rows(JOURNAL, 1, 9)] == [(1, ""), (2, ""), (3, "")]
+
+
+def test_a_day_whose_making_was_interrupted_does_not_hide_the_positions(store: SqliteAudit, folder: Path) -> None:
+    """A file is made before the first batch is committed to it; a process may die between the two."""
+    chain = ChainedJournal()
+    store.write(batch(chain.frames(new_record(1))))
+    for name, make in (("2026-11-26.db", _make_empty), ("2026-11-27.db", _make_schema)):
+        make(folder / name)
+    again = SqliteAudit(folder)
+    assert again.positions()[JOURNAL] == chain.position
+    assert [day.day for day in again.days()] == [DAY]
+    again.write(batch(chain.frames(new_record(2, request_id="q")), "2026-11-27"))
+    assert again.positions()[JOURNAL] == chain.position
+    assert [kept.day for kept in again.find("q")] == ["2026-11-27"]
+    again.close()
+
+
+def _make_empty(path: Path) -> None:
+    path.touch()
+
+
+def _make_schema(path: Path) -> None:
+    SqliteFile(path, SCHEMA).close()
+
+
+def test_gaps_and_positions_of_an_empty_batch_go_to_the_newest_day(store: SqliteAudit) -> None:
+    _frames(store, 1)
+    store.write(Batch("2026-12-24", (), [position_of(JOURNAL, 1, segment=8)]))
+    assert [day.day for day in store.days()] == [DAY]
+    assert store.positions()[JOURNAL].segment == 8
