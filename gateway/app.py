@@ -40,8 +40,9 @@ from gateway.stores.revisions_sqlite import SqliteRevisions
 from gateway.stores.rules_redis import RedisRules
 from gateway.tasks import Tasks
 from gateway.wire.asgi import AsgiFace
-from gateway.wire.client import HttpxClient
+from gateway.wire.client import PooledClient
 from gateway.wire.serving import serve_until
+from gateway.wire.trust import trust
 
 try:
     from gateway.executors.onnx import OnnxExecutor
@@ -191,10 +192,11 @@ def redis_url(settings: Settings) -> str:
 def upstream_client(settings: Settings) -> UpstreamClient:
     """Return the client for HTTP backends."""
     upstream = settings.upstream
-    return HttpxClient(
+    return PooledClient(
         max_connections=upstream.max_connections,
         keepalive_seconds=upstream.keepalive_seconds,
         connect_timeout_ms=upstream.connect_timeout_ms,
+        tls=trust(upstream.tls_ca, upstream.tls_cert, upstream.tls_key),
     )
 
 
