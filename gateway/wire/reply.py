@@ -108,7 +108,9 @@ class ReplyReader:
             if not self.complete:
                 raise _fault(error) from None
             self.reusable = False  # the reply is whole; what follows it is not wanted
-        if self._length is None or not self.complete or len(data) > MAX_HEAD_BYTES:
+        if self._head_only:
+            self.parts.clear()  # nor is a body that follows the head that was asked for
+        if self._length is None or not self.complete or self._bare + len(data) > MAX_HEAD_BYTES:
             self._check_sizes(len(data), new_head=not had_head)
         return self.complete
 
