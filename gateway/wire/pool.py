@@ -8,6 +8,7 @@ the first that becomes free or new. As many new ones are opened as requests wait
 nobody's while it opens: a caller who gives up costs no one else the time that opening it takes.
 """
 
+from asyncio import Task
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from time import monotonic_ns
@@ -146,7 +147,8 @@ class Pool:
             and not self._stopped
         ):
             self._opening += 1
-            self._tasks.start(f"connect {self.origin.name}", self._open_one())
+            opening = self._tasks.start(f"connect {self.origin.name}", self._open_one())
+            opening.add_done_callback(self._opened)  # not at its end: one cancelled at once never comes to that
 
     async def _open_one(self) -> None:
         try:
@@ -158,10 +160,11 @@ class Pool:
             self._refuse_one(InternalError("opening a connection failed; the log has the details", self.origin.name))
         else:
             self._begin(connection)
-        finally:
-            self._opening -= 1
-            self._open_more()
-            self._leave_if_empty()
+
+    def _opened(self, _: Task[None]) -> None:
+        self._opening -= 1
+        self._open_more()
+        self._leave_if_empty()
 
     def _new_connection(self) -> Connection:
         return Connection(self, self.origin.name, monotonic_ns() + self._limits.age_ns)
