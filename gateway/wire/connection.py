@@ -170,6 +170,8 @@ class Connection(asyncio.Protocol):
         try:
             complete = self._reply.feed(data)
         except NotHttp as error:
+            if exchange.streams and self._reply.status:
+                exchange.deliver(self._reply)  # what was right before it went wrong
             self.fail(BackendProtocolError(f"the answer of {self._backend} is not HTTP/1.1: {error}", self._backend))
         except TooLarge:
             too_much = f"{self._backend} answered with more than the {exchange.limit} bytes that are allowed"
