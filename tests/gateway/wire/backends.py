@@ -69,6 +69,9 @@ class Server:
             await self._script(reader, writer)
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # the client hung up, or the test is over
+        except RuntimeError:
+            if not writer.transport.is_closing():  # what uvloop says to who writes after the client hung up
+                raise
         finally:
             writer.close()
             with suppress(OSError):
