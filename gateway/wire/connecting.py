@@ -6,6 +6,7 @@ Every connection asks the resolver anew, so an address is in use no longer than 
 """
 
 import asyncio
+import ipaddress
 import os
 import socket
 import ssl
@@ -71,7 +72,13 @@ class Connector:
 
 
 async def resolve(host: str, port: int) -> Sequence[Address]:
-    """Return the addresses that the system's resolver has for a host now."""
+    """Return the addresses that the system's resolver has for a host now; an address is its own."""
+    try:
+        version = ipaddress.ip_address(host).version
+    except ValueError:
+        pass
+    else:
+        return [(socket.AF_INET if version == 4 else socket.AF_INET6, host)]
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [(family, str(sockaddr[0])) for family, _, _, _, sockaddr in found]
 
@@ -137,4 +144,6 @@ def reason(error: Exception) -> str:
         return f"no TLS: {error.reason or error}"
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)  # a resolver's are negative
+    if isinstance(error, ConnectionError):  # which has no words of its own in the middle of a handshake
+        return str(error) or "the backend closed it at once"
     return str(error) or type(error).__name__

@@ -185,7 +185,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> None:
         """Take the end of the stream for the end of the reply where that is how it ends; it is the connection's too."""
         exchange = self._exchange
-        if exchange is not None and self._reply.end():
+        if exchange is not None and self._ended_in_order() and self._reply.end():
             self._complete(exchange)
         self.abort()
 
@@ -226,6 +226,18 @@ class Connection(asyncio.Protocol):
             if self._paused:
                 self.resume()
             self._owner.free(self)
+
+    def _ended_in_order(self) -> bool:
+        """Tell the end of a TLS stream that the backend meant from one by somebody who cut it (RFC 8446, 6.1)."""
+        tls: ssl.SSLObject | None = self._transport.get_extra_info("ssl_object")
+        if tls is None:
+            return True
+        try:
+            return not tls.read(1)
+        except ssl.SSLZeroReturnError:
+            return True
+        except ssl.SSLError:  # it would still read on
+            return False
 
     def _release(self) -> Exchange | None:
         exchange, self._exchange = self._exchange, None

@@ -209,6 +209,6 @@ class Pool:
             self._left(self)
 
     def _too_late(self, exchange: Exchange) -> DeadlineExceeded:
-        in_use = f"{len(self._open)} of {self._limits.count} connections are in use"
-        waited = f"no connection to {self.origin.name} was free within {exchange.allowed_ms:.0f} ms; {in_use}"
-        return DeadlineExceeded(waited, self.origin.name)
+        late = f"{self.origin.name} did not answer within {exchange.allowed_ms:.0f} ms"
+        why = f"no connection was to be had, {len(self._open)} of {self._limits.count} were in use"
+        return DeadlineExceeded(f"{late}: {why}", self.origin.name)
