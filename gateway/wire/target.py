@@ -51,7 +51,9 @@ def parse_target(method: str, url: str) -> Target:
         host.encode("ascii")
     except ValueError as error:
         raise BackendUnreachable(f"{url} is no URL that can be called: {error}", url) from None
-    if parts.scheme not in _PORTS or not host or parts.username is not None:
+    if "@" in parts.netloc:
+        raise BackendUnreachable("a URL that holds a user name or password is not called")  # nor repeated
+    if parts.scheme not in _PORTS or not host:
         raise BackendUnreachable(f"{url} is no URL that can be called: expected http:// or https:// and a host", url)
     if port == 0:
         raise BackendUnreachable(f"{url} is no URL that can be called: there is no port 0", url)

@@ -1,7 +1,6 @@
 """https backends: whom the client trusts, what it shows them, and what it says when that does not fit."""
 
 import asyncio
-import os
 import shutil
 import socket
 import ssl
@@ -357,12 +356,3 @@ def test_file_that_is_not_what_it_should_be_is_refused_by_the_name_of_its_settin
     ):
         with pytest.raises(SettingsError, match=says):
             trust(*files)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
-def test_file_that_may_not_be_read_is_refused_by_the_name_of_its_setting(tmp_path: Path, client: Certificate) -> None:
-    key = tmp_path / "private.key"
-    key.write_bytes(client.key.read_bytes())
-    key.chmod(0)
-    with pytest.raises(SettingsError, match=r"upstream\.tls_key.*Permission denied"):
-        trust(None, client.certificate, key)
