@@ -9,8 +9,11 @@ from time import monotonic_ns
 from typing import Final
 
 NEVER: Final = 2**63 - 1
-_LEAST_NS: Final = 1_000_000
-"""Between two looks at what is overdue; loops round to ms, so one may be woken a little too early."""
+_LEAST_NS: Final = 5_000_000
+"""Between two looks at what is overdue, each of which looks at everything: when a crowd is late, one by one, that costs
+little and nobody waits much longer."""
+_ROUNDED_NS: Final = 1_000_000
+"""What is added to each wait, since loops round to ms and a look that comes too early finds nothing."""
 
 
 class Alarm:
@@ -32,7 +35,7 @@ class Alarm:
         if self._timer is not None:
             self._timer.cancel()
         self.due_ns = due_ns
-        delay = max(0, due_ns - monotonic_ns()) / 1e9
+        delay = max(0, due_ns - monotonic_ns() + _ROUNDED_NS) / 1e9
         self._timer = asyncio.get_running_loop().call_later(delay, self._ring)
 
     def stop(self) -> None:

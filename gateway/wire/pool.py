@@ -102,12 +102,11 @@ class Pool:
     def stop(self) -> None:
         """End every request and close every connection, also those that are still to come."""
         self._stopped = True
-        stopping = Stopping(f"the gateway stopped before {self.origin.name} had answered", self.origin.name)
         for queue in (self._waiting, self._repeated):
             while queue:
-                queue.popitem()[0].fail(stopping)
+                queue.popitem()[0].fail(self._stopping())
         for connection in tuple(self._open):
-            connection.fail(stopping)
+            connection.fail(self._stopping())
         self._leave_if_empty()
 
     # ── what its connections do ──────────────────────────────────────────────────────────────────────────────────
@@ -200,13 +199,17 @@ class Pool:
         if not self._limits.keep_ns:
             connection.close()
             return
-        connection.due_ns = now + self._limits.keep_ns
-        self._alarm.by(connection.due_ns)
+        due_ns = connection.due_ns = now + self._limits.keep_ns
+        if due_ns < self._alarm.due_ns:
+            self._alarm.by(due_ns)
         self._idle.append(connection)
 
     def _leave_if_empty(self) -> None:
         if not (self._open or self._opening or self._waiting or self._repeated):
             self._left(self)
+
+    def _stopping(self) -> Stopping:
+        return Stopping(f"the gateway stopped before {self.origin.name} had answered", self.origin.name)
 
     def _too_late(self, exchange: Exchange) -> DeadlineExceeded:
         late = f"{self.origin.name} did not answer within {exchange.allowed_ms:.0f} ms"

@@ -19,6 +19,7 @@ MAX_HEAD_BYTES: Final = 65_536
 bounds trailers, chunk extensions and what comes before the body alike."""
 MAX_INTERIM: Final = 16
 """How many 1xx replies may come before the one that counts."""
+_MANY_PARTS: Final = 64
 _LINE_ENDS: Final = b"\r\n"
 _OPENING: Final = b"HTTP/1."
 _USUAL_OPENING: Final = b"HTTP/1.1 "
@@ -149,11 +150,15 @@ class ReplyReader:
             if not self.status or head > MAX_HEAD_BYTES:
                 raise NotHttp(f"its head is larger than {MAX_HEAD_BYTES} bytes")
         if len(self.parts) > self._counted:
-            self._size += sum(map(len, self.parts[self._counted :]))
-            self._counted = len(self.parts)
+            new = self.parts[self._counted :]
+            self._size += sum(map(len, new))
             self._bare = 0
-            if self._limit is not None and self._size > self._limit:
-                raise TooLarge
+            if self._limit is not None:
+                if self._size > self._limit:
+                    raise TooLarge
+                if len(new) > _MANY_PARTS:  # each takes many times the byte or two that it may hold
+                    self.parts[self._counted :] = [b"".join(new)]
+            self._counted = len(self.parts)
         else:
             self._bare += arrived
             if self._bare > MAX_HEAD_BYTES and not self.complete:

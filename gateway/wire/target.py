@@ -21,7 +21,10 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 
 class Origin(Struct, frozen=True):
-    """One backend, as connections know it. `name` is its scheme, host and port, as a URL."""
+    """One backend, as connections know it. `name` is the beginning of its URL, to the letter.
+
+    Errors repeat the name, and what callers are told of them is found by it (`ServingError.public`).
+    """
 
     name: str
     host: str
@@ -62,7 +65,7 @@ def parse_target(method: str, url: str) -> Target:
     authority = named if port in {None, usual} else f"{named}:{port}"
     path = quote(parts.path or "/", safe=_SAFE) + (f"?{quote(parts.query, safe=_SAFE)}" if parts.query else "")
     return Target(
-        origin=Origin(f"{parts.scheme}://{authority}", host, port or usual, parts.scheme == "https"),
+        origin=Origin(f"{parts.scheme}://{parts.netloc}", host, port or usual, parts.scheme == "https"),
         start=f"{method} {path} HTTP/1.1\r\nhost: {authority}\r\n{_OWN_HEADERS}",
         with_length=method in _WITH_LENGTH,
         head_only=method == "HEAD",

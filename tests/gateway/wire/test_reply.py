@@ -190,6 +190,17 @@ def test_body_is_refused_as_soon_as_it_is_known_to_be_too_large(within: bytes, b
         assert read(_cut(beyond, cut), limit=None)[0] != "TooLarge"
 
 
+def test_body_in_the_smallest_chunks_takes_no_more_than_its_bytes_while_it_comes() -> None:
+    reader = ReplyReader()
+    reader.begin(False, 1_000_000)
+    reader.feed(CHUNKED)
+    for _ in range(10):
+        assert not reader.feed(b"2\r\nab\r\n" * 10_000)
+    assert len(reader.parts) <= 10
+    assert reader.feed(b"0\r\n\r\n")
+    assert b"".join(reader.parts) == b"ab" * 100_000
+
+
 def _cut(data: bytes, size: int) -> list[bytes]:
     return [data[at : at + size] for at in range(0, len(data), size)]
 

@@ -15,7 +15,7 @@ def lines(method: str, url: str, length: int | None = 0) -> list[str]:
     ("url", "origin", "host"),
     [
         ("http://a.example", Origin("http://a.example", "a.example", 80, tls=False), "a.example"),
-        ("http://A.example:80/", Origin("http://a.example", "a.example", 80, tls=False), "a.example"),
+        ("http://A.example:80/", Origin("http://A.example:80", "a.example", 80, tls=False), "a.example"),
         ("https://a.example", Origin("https://a.example", "a.example", 443, tls=True), "a.example"),
         ("https://a.example:8443", Origin("https://a.example:8443", "a.example", 8443, tls=True), "a.example:8443"),
         ("https://a.example:80", Origin("https://a.example:80", "a.example", 80, tls=True), "a.example:80"),
