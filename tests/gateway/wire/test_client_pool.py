@@ -141,6 +141,21 @@ def test_every_waiting_request_fails_when_the_backend_cannot_be_reached(run: Run
     run(work())
 
 
+def test_what_callers_are_told_names_no_backend_however_its_url_is_spelled(run: Run) -> None:
+    async def work() -> None:
+        client = make_client()
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            url = f"http://LocalHost:{unused.getsockname()[1]}/base/v2"
+            with pytest.raises(BackendUnreachable) as refused:
+                await send(client, url)
+            assert "localhost" in refused.value.message.lower()
+            assert "localhost" not in refused.value.public.lower()
+        await client.close()
+
+    run(work())
+
+
 def test_connection_that_was_opened_for_one_who_left_serves_the_next(run: Run) -> None:
     async def work() -> None:
         client = make_client()
