@@ -62,12 +62,22 @@ class UpstreamSettings(Group):
     """How versions with HTTP backends are called."""
 
     max_connections: Annotated[
-        Whole, Field(ge=1, description="connections per worker, over all backends; shadows have as many of their own")
+        Whole, Field(ge=1, description="connections per worker to each backend; shadows have as many of their own")
     ] = 256
     keepalive_seconds: Annotated[Decimal, Field(ge=0, description="how long an idle connection is kept")] = 30.0
     connect_timeout_ms: Annotated[Whole, Field(ge=1, description="time to connect, within the request's deadline")] = (
         2_000
     )
+    tls_ca: Annotated[
+        Path | None,
+        Field(description="PEM file of the authorities that certificates of https backends need; else the system's"),
+    ] = None
+    tls_cert: Annotated[
+        Path | None, Field(description="PEM file of the certificate that backends are shown if they ask for one")
+    ] = None
+    tls_key: Annotated[
+        Path | None, Field(description="PEM file of its key, if that is not in the same file; unencrypted")
+    ] = None
 
 
 class ShadowSettings(Group):
