@@ -41,7 +41,8 @@ from gateway.stores.rules_redis import RedisRules
 from gateway.tasks import Tasks
 from gateway.wire.asgi import AsgiFace
 from gateway.wire.client import HttpxClient
-from gateway.wire.serving import serve_until
+from gateway.wire.port import Port
+from gateway.wire.serving import serve_data_until, serve_until
 
 try:
     from gateway.executors.onnx import OnnxExecutor
@@ -79,8 +80,9 @@ async def _data_worker(settings: Settings, index: int, listening: socket.socket)
         on_sigterm(begin_drain)
         tasks.start("rules", _follow(rules))
         tasks.start("readiness", _show_readiness(plane, journal, board, begin_drain))
-        face = AsgiFace(OipV2Face(plane).handle, settings.limits.max_body_bytes)
-        await serve_until(stop, face, listening, settings.shutdown.drain_seconds)
+        face = OipV2Face(plane)
+        port = Port(face, AsgiFace(face.handle, settings.limits.max_body_bytes), settings.limits)
+        await serve_data_until(stop, port, listening, settings.tls, settings.shutdown.drain_seconds)
         await shadows.drain(_SHADOW_DRAIN_SECONDS)
         return 1 if journal.failed else 0
 

@@ -11,6 +11,7 @@ from time import monotonic_ns
 from gateway.attempt import attempt
 from gateway.errors import (
     AuditUnavailable,
+    ClientClosed,
     GatewayError,
     InternalError,
     NotReady,
@@ -21,7 +22,7 @@ from gateway.errors import (
 )
 from gateway.flight import Flight, Origin
 from gateway.logs import logger
-from gateway.messages import Answer, Headers, InferRequest, Readiness, Rendered, Work
+from gateway.messages import HUNG_UP, Answer, Headers, InferRequest, Readiness, Rendered, Work
 from gateway.metrics import Board, Slot
 from gateway.ports import InferProtocol, RecordSink
 from gateway.record import Record
@@ -53,9 +54,10 @@ class DataPlane:
         except GatewayError as error:
             flight.fail(error)
             rendered = protocol.render_error(error)
-        except asyncio.CancelledError:
-            flight.fail(Stopping("the gateway stopped before the request had ended; send it again"))
-            self._finish(flight, protocol.render_error(Stopping("")), protocol)
+        except asyncio.CancelledError as cancelled:
+            why = _why_cancelled(cancelled)
+            flight.fail(why)
+            self._finish(flight, protocol.render_error(why), protocol)
             raise
         except Exception as defect:  # noqa: BLE001 - a defect is one failed request with a record, never a dead worker
             self._log.error("defect", record_id=flight.record_id, exc_info=defect)
@@ -207,6 +209,12 @@ class DataPlane:
         if prepared.problem is not None:
             return Readiness(False, prepared.problem.message)
         return await prepared.executor.ready()
+
+
+def _why_cancelled(cancelled: asyncio.CancelledError) -> GatewayError:
+    if HUNG_UP in cancelled.args:
+        return ClientClosed("the caller hung up before it had its answer")
+    return Stopping("the gateway stopped before the request had ended; send it again")
 
 
 def _versions_to_try(
