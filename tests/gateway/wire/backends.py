@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from gateway.messages import Headers
-from gateway.ports import UpstreamReply, UpstreamStream
+from gateway.ports import UpstreamClient, UpstreamReply, UpstreamStream
 from gateway.wire.client import PooledClient
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -144,7 +144,7 @@ def make_client(**options: Any) -> PooledClient:
 
 
 async def send(
-    client: PooledClient,
+    client: UpstreamClient,
     url: str,
     *,
     headers: Headers = (),
