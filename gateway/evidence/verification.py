@@ -11,30 +11,28 @@ What came after the newest checkpoint is held against its journal only: nothing 
 Belongs here: the order of these. Never here: any of them, or HTTP.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from msgspec import Struct
 
 from gateway.chain import root_of
-from gateway.errors import AuditUnavailable, EvidenceError
-from gateway.evidence.accounts import Accounts, Control, control_of
+from gateway.evidence.accounts import Accounts, Control
 from gateway.evidence.continuity import Continuity
 from gateway.evidence.diagnosis import diagnose
-from gateway.evidence.exported import read_exported
 from gateway.evidence.findings import Finding, Findings, Verdict
 from gateway.evidence.glance import read_record_id
-from gateway.evidence.inclusion import include
+from gateway.evidence.journal_names import gateway_of
 from gateway.evidence.keys import VerifyingKey
 from gateway.evidence.on_disk import Disk
-from gateway.evidence.statements import Stretch, is_signed_by
+from gateway.evidence.outside import remembered
+from gateway.evidence.proven_control import proven_control
+from gateway.evidence.statements import Stretch
 from gateway.evidence.stretches import JournalRows, Walked, walk
-from gateway.evidence.succession import Checked, Succession, remembered
+from gateway.evidence.succession import Checked, Succession
 from gateway.evidence.trust import Trust
 from gateway.evidence.uncovered import chain_after
-from gateway.evidence.witness import WitnessUnreadable, read_witness
 from gateway.ports import AuditStore, Holding, Place, SignedCheckpoint
-from gateway.record import decode_record
 
 Progress = Callable[[int, int], None]
 """Called now and then with the number of records that are done, and of all."""
@@ -90,7 +88,7 @@ class _Verification:
         self._findings = Findings()
         own = {against.gateway: against.own} if against.own is not None else {}
         self._trust = Trust(against.public_keys, own, store.keys(), self._findings)
-        expected = self._remembered()
+        expected = remembered(against.exported, against.witness, self._trust, self._findings)
         self._positions = store.positions()
         self._gaps = store.gaps()
         self._dropped = store.dropped()
@@ -133,24 +131,6 @@ class _Verification:
             count=self._findings.count,
             findings=tuple(self._findings.kept),
         )
-
-    def _remembered(self) -> Mapping[str, Mapping[int, str]]:
-        """Return the checkpoints that are remembered outside the store, by gateway and number."""
-        found: dict[str, dict[int, str]] = {}
-        if self._against.exported is not None:
-            for gateway, seen in read_exported(self._against.exported, self._trust, self._findings):
-                if wrong := remembered(gateway, seen, found):
-                    self._findings.add(Finding(wrong, gateway=gateway, checkpoint=seen.number))
-        if self._against.witness is not None:
-            try:
-                witness = read_witness(self._against.witness)
-            except WitnessUnreadable as error:
-                self._findings.add(Finding(f"the witness {error}"))
-                witness = {}
-            for gateway, seen in witness.items():
-                if wrong := remembered(gateway, seen, found):
-                    self._findings.add(Finding(wrong, gateway=gateway, checkpoint=seen.number))
-        return found
 
     # ── checkpoints and what they cover ──────────────────────────────────────────────────────────────────────────
 
@@ -239,6 +219,9 @@ class _Verification:
         what = f"checkpoint {checkpoint.number}: the records that it covers do not give its root"
         self._findings.add(Finding(what, checkpoint.gateway, day=checkpoint.day, checkpoint=checkpoint.number))
 
+    def _look_up(self, record_id: str) -> Control | str:
+        return proven_control(self._store, self._trust, record_id)
+
     # ── what no checkpoint covers ────────────────────────────────────────────────────────────────────────────────
 
     def _tail(self, journal: str) -> None:
@@ -267,7 +250,7 @@ class _Verification:
 
     def _no_tail(self, journal: str, first: int) -> str:
         """Say why rows cannot be the newest of a journal, "" when they can."""
-        gateway = journal.partition("/")[0]
+        gateway = gateway_of(journal)
         if gateway not in self._trust.gateways:
             return "it is of a gateway that never published a key"
         newest = self._succession.newest.get(gateway)
@@ -284,7 +267,7 @@ class _Verification:
                 continue  # what is wrong with it is told already, and would be told once more
             held = next((one for one in self._held.get(journal, ()) if one.day == day), None)
             covered = self._covered.get((journal, day), Holding(journal, day, 1, 0, 0, 0))
-            newest = self._succession.newest.get(journal.partition("/")[0])
+            newest = self._succession.newest.get(gateway_of(journal))
             tail = self._tails.get(journal, 0) if newest is None or day >= newest.day else 0
             size = held.records + held.stubs if held is not None else 0
             if held is None or size < covered.records or size > covered.records + tail or held.first < covered.first:
@@ -313,28 +296,6 @@ class _Verification:
             if own and continuity.last > self._rows_of(journal).last and journal not in disk.names:
                 what = "it is covered by no checkpoint, and no segment of its journal is on the disk"
                 self._findings.add(Finding(what, journal=journal, sequence=continuity.last))
-
-    # ── control records that were not walked ─────────────────────────────────────────────────────────────────────
-
-    def _look_up(self, record_id: str) -> Control | str:
-        """Find a control record that was recorded on a day that is not walked, or since this began."""
-        try:
-            kept = [one for one in self._store.find(record_id) if one.frame.record.record_id == record_id]
-        except AuditUnavailable as error:
-            return f"the record of it cannot be read: {error.message}"
-        if not kept or kept[0].frame.record.role != "control":
-            return "no control record tells of that"
-        frame = kept[0].frame
-        try:
-            found = include(self._store, Place(frame.journal, frame.sequence))
-        except EvidenceError as error:
-            return f"the record of it proves nothing: {error.message}"
-        key = self._trust.key(found.checkpoint.gateway, found.checkpoint.key)
-        if isinstance(key, str):
-            return f"the record of it proves nothing: {key}"
-        if not is_signed_by(key, found.checkpoint.statement, found.checkpoint.signature):
-            return "the record of it proves nothing: the signature of its checkpoint does not hold"
-        return control_of(decode_record(found.row.sealed or b""))
 
 
 def _odd_place(held: Holding | None, covered: Holding) -> int:

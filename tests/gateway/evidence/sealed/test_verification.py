@@ -258,3 +258,47 @@ def test_positions_that_were_never_shipped_are_no_finding(house: House) -> None:
 
     assert verdict_on(house).holds
     assert replace(house.store.positions()[next(iter(house.store.positions()))]).sequence == 0
+
+
+def test_another_gateway_in_the_same_store_has_its_journals_elsewhere(
+    three_days: House, chance: random.Random, tmp_path: Path
+) -> None:
+    """Both have a worker `w0`; each verifies the whole store, and the segments on its own disk."""
+    other = House(tmp_path / "other", gateway="h", store=three_days.store)
+    for _ in range(3):
+        other.serve("w0", 9, chance, TODAY)
+        other.ship(TODAY)
+        other.seal()
+
+    for house in (three_days, other):
+        verdict = verdict_on(house)
+        assert verdict.holds, words(verdict)
+        assert verdict.checkpoints == 9
+    both = (three_days.key.public, other.key.public)
+    assert verdict_on(other, public_keys=both).holds
+    assert not verdict_on(other, public_keys=both[:1]).holds
+    for tail in other._tails.values():
+        tail.close()
+
+
+def test_a_gateway_that_is_given_another_name_goes_on_with_its_journals(
+    three_days: House, chance: random.Random
+) -> None:
+    """As in a container whose host name is another one each time; also what the old name left unsealed is covered."""
+    three_days.serve("w0", 4, chance, TODAY)
+    three_days.ship(TODAY)
+    three_days.serve("w0", 2, chance, TODAY)
+    three_days.close()
+    renamed = House(three_days.folder, gateway="renamed")
+    renamed.serve("w0", 5, chance, TODAY)
+    renamed.ship(TODAY)
+    renamed.seal()
+
+    verdict = verdict_on(renamed)
+    records = {kept.frame.record.gateway for chunk in renamed.store.scan(ANYTHING, contents=False) for kept in chunk}
+    renamed.close()
+
+    assert verdict.holds, words(verdict)
+    assert verdict.uncovered == 0
+    assert verdict.frames == verdict.records
+    assert records == {"g", "renamed"}

@@ -81,7 +81,7 @@ class House:
         self._served = 0
 
     def new_checkpointer(self) -> Checkpointer:
-        return Checkpointer(self.store, self.key, self.gateway, self.keys, sealed=self._export)
+        return Checkpointer(self.store, self.key, self.gateway, self.keys, journals=self.journals, sealed=self._export)
 
     def _export(self, checkpoint: SignedCheckpoint) -> None:
         with self.exported.open("ab") as file:
