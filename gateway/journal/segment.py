@@ -7,7 +7,7 @@ Integers are little-endian.
     header  = magic "PMJRNL\\r\\n" (8 bytes), format version u16 (2), length of the map u16, crc32c of the map u32, map
     map     = msgpack {"journal": str, "segment": int, "first_sequence": int, "created_ns": int, "chain": bytes}
     frame   = length of the payload u32, crc32c of (sequence, payload) u32, sequence u64, payload
-    payload = the content of one record (`gateway.sealing`), never empty, at most 1 GiB
+    payload = the content of one record (`gateway.sealing`), never empty, at most 1 GiB; erased, zeros for its parts
 
 The name in the map is the journal's own, `<gateway>/<worker>.<12 hex digits>`, drawn when its first segment is made.
 Its sequences begin at 1 and have no gap, within a segment, from one to the next and over restarts of the worker. Its
@@ -28,6 +28,8 @@ from pathlib import Path
 import msgspec
 from crc32c import crc32c
 from msgspec import Struct
+
+from gateway.sealing import NoContent, parts_at
 
 MAGIC = b"PMJRNL\r\n"
 FORMAT_VERSION = 2
@@ -148,7 +150,10 @@ def pack_frame(sequence: int, payload: bytes) -> bytes:
 
 
 def read_frame(view: memoryview, at: int) -> tuple[int, memoryview] | Flaw:
-    """Return (sequence, payload) of the frame that begins at `at`, whatever its sequence, or what is wrong with it."""
+    """Return (sequence, payload) of the frame that begins at `at`, whatever its sequence, or what is wrong with it.
+
+    A frame whose checksum is that of itself with zeros for its parts is erased, or is being erased: so it is returned.
+    """
     start = at + FRAME_OVERHEAD
     if start > len(view):
         return Flaw.INCOMPLETE
@@ -159,9 +164,21 @@ def read_frame(view: memoryview, at: int) -> tuple[int, memoryview] | Flaw:
     if end > len(view):
         return Flaw.INCOMPLETE
     payload = view[start:end]
-    if crc32c(payload, crc32c(view[at + 8 : start])) != checksum:
-        return Flaw.CHECKSUM
+    begun = crc32c(view[at + 8 : start])
+    if crc32c(payload, begun) != checksum:
+        erased = _without_parts(payload)
+        if erased is None or crc32c(erased, begun) != checksum:
+            return Flaw.CHECKSUM
+        return sequence, memoryview(erased)
     return sequence, payload
+
+
+def _without_parts(payload: memoryview) -> bytes | None:
+    try:
+        parts = parts_at(payload)[0]
+    except NoContent:
+        return None
+    return bytes(payload[:parts]) + bytes(len(payload) - parts)
 
 
 def frame_end(view: memoryview, at: int) -> int:

@@ -5,6 +5,7 @@ import errno
 import os
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,15 @@ def run(tmp_path: Path, board: Board) -> Run:
         asyncio.run(whole())
 
     return run_scenario
+
+
+def _descriptor_of(path: Path) -> int:
+    """Return the descriptor of this process that is open on a file."""
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            if entry.readlink() == path:
+                return int(entry.name)
+    raise AssertionError(f"{path} is not open")
 
 
 async def _append(journal: Journal, number: int) -> int:
@@ -192,13 +202,8 @@ def test_a_full_segment_that_cannot_be_synced_closes_the_journal_though_the_pres
         tasks = _begin(journal, *range(8))
         await asyncio.sleep(0)
         assert segment_path(full, 2).exists()
-        broken = [
-            int(entry.name)
-            for entry in Path("/proc/self/fd").iterdir()  # noqa: ASYNC240 - of the kernel's memory, not a disk
-            if entry.is_symlink() and entry.readlink() == segment_path(full, 1)
-        ]
         reading, writing = os.pipe()  # which cannot be synced
-        os.dup2(writing, broken[0])
+        os.dup2(writing, _descriptor_of(segment_path(full, 1)))
         disk.open()
         outcomes = await _outcomes(tasks)
         assert outcomes[-1] is AuditUnavailable
