@@ -43,12 +43,10 @@ class Disk:
 
     def check(self, gateway: str) -> None:
         """Read every segment; what is wrong leaves a finding. Raises `AuditUnavailable` as the store does."""
-        folders = worker_folders(self.journals)
-        for folder in folders:
+        for folder in worker_folders(self.journals):
             _Worker(self, folder, gateway).check()
-        workers = {folder.name for folder in folders}
         for name, position in self.store.positions().items():
-            if name.startswith(f"{gateway}/") and position.sequence and worker_of(name) not in workers:
+            if name.startswith(f"{gateway}/") and position.sequence and not (self.journals / worker_of(name)).is_dir():
                 self.findings.add(Finding("its segments are gone from the disk", journal=name))
 
 

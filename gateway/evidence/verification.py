@@ -11,19 +11,18 @@ What came after the newest checkpoint is held against its journal only: nothing 
 Belongs here: the order of these. Never here: any of them, or HTTP.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from msgspec import Struct
-
 from gateway.chain import root_of
-from gateway.evidence.accounts import Accounts, Control
+from gateway.evidence.accounts import ACCOUNTING_ACTIONS, Accounts, Control
+from gateway.evidence.against import Against
 from gateway.evidence.continuity import Continuity
 from gateway.evidence.diagnosis import diagnose
 from gateway.evidence.findings import Finding, Findings, Verdict
 from gateway.evidence.glance import read_record_id
 from gateway.evidence.journal_names import gateway_of
-from gateway.evidence.keys import VerifyingKey
 from gateway.evidence.on_disk import Disk
 from gateway.evidence.outside import remembered
 from gateway.evidence.proven_control import proven_control
@@ -32,8 +31,10 @@ from gateway.evidence.stretches import JournalRows, Walked, walk
 from gateway.evidence.succession import Checked, Succession
 from gateway.evidence.trust import Trust
 from gateway.evidence.uncovered import chain_after
-from gateway.ports import AuditStore, Holding, Place, SignedCheckpoint
+from gateway.ports import AuditStore, Filter, Holding, Place, SignedCheckpoint
 
+__all__ = ["Against", "verify"]
+_TRIES = 3
 Progress = Callable[[int, int], None]
 """Called now and then with the number of records that are done, and of all."""
 
@@ -42,42 +43,28 @@ def _tell_nobody(_done: int, _total: int) -> None:
     pass
 
 
-class Against(Struct, frozen=True):
-    """What the store is held against; everything may be left out.
-
-    `gateway` is the gateway that verifies itself, `own` its public key, `witness` the file of its witness, `journals`
-    the folder of its journals. `public_keys` are the keys that the auditor trusts, instead of those the store names,
-    `exported` a file of exported checkpoints. Only days from `first_day` to `last_day` (ISO) are walked; the order of
-    all checkpoints is looked at whatever the days.
-    """
-
-    gateway: str = ""
-    own: VerifyingKey | None = None
-    witness: Path | None = None
-    journals: Path | None = None
-    public_keys: Sequence[VerifyingKey] = ()
-    exported: Path | None = None
-    first_day: str = ""
-    last_day: str = ""
-
-    @property
-    def whole(self) -> bool:
-        """Whether every day is walked."""
-        return not self.first_day and not self.last_day
-
-    def has(self, day: str) -> bool:
-        """Tell whether a day is walked."""
-        return self.first_day <= day and (not self.last_day or day <= self.last_day)
-
-
 def verify(store: AuditStore, against: Against, progress: Progress = _tell_nobody) -> Verdict:
     """Verify what a store holds and return the verdict. Blocks for as long as it takes.
+
+    Records may come meanwhile; what is looked at is what the newest checkpoint at the beginning covers. Where something
+    is found and contents were erased or pruned meanwhile, everything is looked at once more.
 
     Raises:
         AuditUnavailable: the store cannot be read.
         OSError: the exported file or a journal cannot be read.
     """
-    return _Verification(store, against, progress).run()
+    for _ in range(_TRIES):
+        began_ns = time.time_ns()
+        verdict = _Verification(store, against, progress).run()
+        if verdict.holds or not _taken_since(store, began_ns):
+            break
+    return verdict
+
+
+def _taken_since(store: AuditStore, began_ns: int) -> bool:
+    """Tell whether an erasure or a pruning came between, so that what was found may be what it took."""
+    wanted = (Filter(role="control", action=action, since_ns=began_ns) for action in ACCOUNTING_ACTIONS)
+    return any(store.page(one, None, 1).records for one in wanted)
 
 
 class _Verification:
@@ -89,6 +76,9 @@ class _Verification:
         own = {against.gateway: against.own} if against.own is not None else {}
         self._trust = Trust(against.public_keys, own, store.keys(), self._findings)
         expected = remembered(against.exported, against.witness, self._trust, self._findings)
+        # What is covered is fixed first, then what the store holds, so all that is covered lies within that.
+        last = {gateway: store.last_checkpoint(gateway) for gateway in self._trust.gateways}
+        self._last = {gateway: one.number if one is not None else 0 for gateway, one in last.items()}
         self._positions = store.positions()
         self._gaps = store.gaps()
         self._dropped = store.dropped()
@@ -110,7 +100,8 @@ class _Verification:
 
     def run(self) -> Verdict:
         for checkpoint in self._store.checkpoints():
-            self._checkpoint(checkpoint)
+            if checkpoint.number <= self._last.get(checkpoint.gateway, checkpoint.number):
+                self._checkpoint(checkpoint)
         self._succession.close()
         for journal in sorted(self._held):
             self._tail(journal)
@@ -220,7 +211,7 @@ class _Verification:
         self._findings.add(Finding(what, checkpoint.gateway, day=checkpoint.day, checkpoint=checkpoint.number))
 
     def _look_up(self, record_id: str) -> Control | str:
-        return proven_control(self._store, self._trust, record_id)
+        return proven_control(self._store, self._trust, record_id, self._against.patience_seconds)
 
     # ── what no checkpoint covers ────────────────────────────────────────────────────────────────────────────────
 

@@ -1,6 +1,7 @@
 """What verification is held against: keys, the witness, exported checkpoints, days; and what it leaves alone."""
 
 import random
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from gateway.evidence.findings import KEPT_FINDINGS, Verdict
 from gateway.evidence.keys import SigningKey, open_key
 from gateway.evidence.verification import verify
 from gateway.ports import Batch, Filter
+from gateway.stores.audit_sqlite import SqliteAudit
 from tests.gateway.evidence.sealed.tampering.raw import Store, flipped
 from tests.gateway.evidence.sealed.tampering.signed import sign_all
 from tests.gateway.evidence.sealed.world import House, days_ago
@@ -156,7 +158,7 @@ def test_an_erasure_is_accounted_for_on_days_before_the_one_that_tells_of_it(
     house.ship(BEFORE)
     house.ship(TODAY)
     house.erase_caller("u-3", TODAY)
-    not_yet = verdict_on(house, first_day=BEFORE, last_day=BEFORE)
+    not_yet = verdict_on(house, first_day=BEFORE, last_day=BEFORE, patience_seconds=0.0)
     house.seal()
     verdict = verdict_on(house, first_day=BEFORE, last_day=BEFORE)
 
@@ -302,3 +304,34 @@ def test_a_gateway_that_is_given_another_name_goes_on_with_its_journals(
     assert verdict.uncovered == 0
     assert verdict.frames == verdict.records
     assert records == {"g", "renamed"}
+
+
+def test_nothing_is_found_while_records_come_and_are_erased_and_pruned(
+    three_days: House, chance: random.Random
+) -> None:
+    """Another process verifies over and over while this one serves, ships, seals, erases and prunes."""
+    old = days_ago(250)
+    stop, verdicts = threading.Event(), []
+
+    def keep_verifying() -> None:
+        while not stop.is_set():
+            store = SqliteAudit(three_days.folder / "audit", read_only=True)
+            verdicts.append(verify(store, three_days.against()))
+            store.close()
+
+    verifying = threading.Thread(target=keep_verifying)
+    verifying.start()
+    try:
+        for number in range(30):
+            three_days.serve(chance.choice(["w0", "w1", f"w{number}"]), 7, chance, old)
+            three_days.ship(TODAY)
+            three_days.seal()
+            if number % 5 == 4:
+                three_days.erase_caller(f"u-{chance.randrange(8)}", TODAY)
+                three_days.seal()
+    finally:
+        stop.set()
+        verifying.join()
+
+    assert len(verdicts) > 1
+    assert [one.findings for one in verdicts if not one.holds] == []
