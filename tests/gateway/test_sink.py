@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -68,7 +69,7 @@ def open_sink(tmp_path: Path, board: Board) -> Iterator[OpenSink]:
     """Open sinks on the journal `w0`, looking at the disk as a worker does; they are closed with the test."""
     opened: list[Sink] = []
 
-    def open_one(on_full: OnFull = "refuse", warn: float = 80.0, full: float = 90.0, **fields: str) -> Sink:
+    def open_one(on_full: OnFull = "refuse", warn: float = 80.0, full: float = 90.0, **fields: Any) -> Sink:
         space = Space(tmp_path, board, warn_percent=warn, full_percent=full)
         journal = open_journal(tmp_path / "journal", board, tick=space.look, **fields)
         opened.append(Sink(journal, space, board, LOSS, on_full=on_full))
@@ -251,6 +252,7 @@ LOSE_AND_DIE = """
 import json, os, signal, sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 from gateway.control_records import loss_record
 from gateway.journal.space import Space
 from gateway.metrics import Board, board_path
