@@ -252,7 +252,6 @@ LOSE_AND_DIE = """
 import json, os, signal, sys
 from functools import partial
 from pathlib import Path
-from typing import Any
 from gateway.control_records import loss_record
 from gateway.journal.space import Space
 from gateway.metrics import Board, board_path
