@@ -158,6 +158,7 @@ def _process_life(folder: Path, life: int) -> None:
         for position in tail.positions():
             said = msgspec.structs.asdict(position) | {"chain": position.chain.hex()}
             teller.tell({"shipped": said, "records": [[one.sequence, one.record.record_id] for one in frames]})
+    journal.append(*new_record(f"r-{life}-last"))  # which nobody has synced when this life ends
 
 
 def _lines(folder: Path) -> list[str]:
