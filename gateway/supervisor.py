@@ -151,7 +151,7 @@ class Supervisor:
             Child(f"worker-{index}", lambda index=index: _role("worker", index, data, payload))  # type: ignore[misc]
             for index in range(settings.workers)
         ]
-        _clear_boards(self._run_folder)
+        clear_boards(self._run_folder)
         urls = (url_of(data, "http" if settings.tls.cert is None else "https"), url_of(admin))
         (self._run_folder / "endpoints.json").write_text(
             json.dumps({"pid": os.getpid(), "data_url": urls[0], "admin_url": urls[1]}), encoding="utf-8"
@@ -250,7 +250,24 @@ def url_of(listening: socket.socket, scheme: str = "http") -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def _clear_boards(run_folder: Path) -> None:
-    """Forget the workers of an earlier run: they are not ready any more, and there may be fewer of them now."""
-    for board in run_folder.glob("worker-*.board"):
-        board.unlink()
+def clear_boards(run_folder: Path) -> None:
+    """Forget the workers of an earlier run: they are not ready any more, and there may be fewer of them now.
+
+    Records that they lost and did not live to tell of go to the first worker, which tells of them.
+    """
+    untold = 0
+    found = list(run_folder.glob("worker-*.board"))
+    for path in found:
+        board = Board(path)
+        untold += max(0, board[Slot.RECORDS_LOST] - board[Slot.LOSSES_RECORDED])
+        board.close()
+    first = board_path(run_folder, 0)
+    if untold:
+        making = first.with_suffix(".new")
+        board = Board(making)
+        board[Slot.RECORDS_LOST] = untold
+        board.close()
+        making.rename(first)
+    for path in found:
+        if path != first or not untold:
+            path.unlink()
