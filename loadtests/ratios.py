@@ -10,6 +10,7 @@
 | idle | CPU per request with 1 000 idle connections, against none |
 | memory | growth of a worker over `--requests` requests (2 million; with fewer it is shown, not judged) |
 | workers | what two workers carry, against one |
+| batching | requests/s of a 5 ms model at 64 connections, batched against unbatched |
 
 Bounds stand in `loadtests/checks/` and cannot be set from here. Ends with 1 unless every line asked for has passed. All
 of it takes about an hour, most of it for `peers`, `memory` and `models`; needs what `loadtests.compare` needs.
@@ -29,9 +30,11 @@ from loadtests.bench.backend import Backend
 from loadtests.bench.machine import pointsman_version, this_machine
 from loadtests.bench.programs import ProgramFailed, end_in_order, two_cores
 from loadtests.bench.results import Comparison
+from loadtests.bench.scene import allow_many_files
 from loadtests.bench.wrk import require_tools
 from loadtests.checks.against_peers import NEEDED, against_peers
-from loadtests.checks.growth import allow_many_files, idle_connections, many_models, memory
+from loadtests.checks.batching import batching
+from loadtests.checks.growth import idle_connections, many_models, memory
 from loadtests.checks.latency import added_latency
 from loadtests.checks.scaling import two_workers
 from loadtests.checks.verdict import Stage, Verdict
@@ -43,6 +46,7 @@ _CHECKS: dict[str, Callable[[Stage], list[Verdict]]] = {
     "idle": idle_connections,
     "memory": memory,
     "workers": two_workers,
+    "batching": batching,
 }
 
 

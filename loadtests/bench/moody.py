@@ -94,7 +94,9 @@ async def _serve(kind: str, port: int) -> None:
         with suppress(asyncio.IncompleteReadError, OSError):
             while True:
                 request = (await reader.readuntil(b"\r\n\r\n")).lower()
-                length = next((int(line[15:]) for line in request.split(b"\r\n") if line.startswith(b"content-length:")), 0)
+                length = next(
+                    (int(line[15:]) for line in request.split(b"\r\n") if line.startswith(b"content-length:")), 0
+                )
                 body = await reader.readexactly(length)
                 if request.startswith(b"get "):  # a readiness probe
                     writer.write(head("200 OK", 2) + b"{}")

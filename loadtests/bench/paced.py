@@ -3,8 +3,8 @@
 Belongs here: sending when it is due and timing. Never here: what is sent, or CPU time.
 
 `wrk` sends the next request when an answer comes, so it cannot hold a rate, and Debian has no wrk2. A request is timed
-from the moment it was *due*: one that had to wait for the sender counts as slow, as it would be for a caller (Gil Tene's
-"coordinated omission"). One thread in select(2), which waits to the microsecond; asyncio does to the millisecond.
+from the moment it was *due*: one that had to wait for the sender counts as slow, as it would be for a caller (Gil
+Tene's "coordinated omission"). One thread in select(2), which waits to the microsecond, not the millisecond.
 """
 
 import gc

@@ -22,7 +22,8 @@ from loadtests.bench.programs import Program, ProgramFailed, free_port
 START_SECONDS = 60.0
 SETTLE_SECONDS = 120.0
 _WORKER = re.compile(r"\bgateway\S*\s+worker\s+\d+")
-_LOOK_UPS = 8  # over connections of their own, so that every worker gets some
+LOOK_UPS = 8
+"""Requests that `settle` sends itself, over connections of their own, so that every worker gets some."""
 
 
 class Pointsman:
@@ -46,8 +47,11 @@ class Pointsman:
         self.http = httpx2.Client(timeout=120.0, trust_env=False)
         self.start()
 
-    def start(self) -> None:
-        """Start it, for the first time or again on the data that it has, and wait until it is ready."""
+    def start(self, *, control: bool = True) -> None:
+        """Start it, for the first time or again on the data that it has, and wait until it is ready.
+
+        Without `control` the data port is enough: while its rules store is down, the admin port takes no changes.
+        """
         options = ["--workers", str(self._workers), "--gateway", "loadtests", "--data-dir", str(self._folder / "data")]
         self.program = Program(
             [sys.executable, "-m", "gateway", "serve", *self._ports, *options],
@@ -56,7 +60,7 @@ class Pointsman:
             variables=self._settings,
         )
         try:
-            self.program.wait_until(self._is_ready, "it is ready", START_SECONDS)
+            self.program.wait_until(lambda: self._is_ready(control), "it is ready", START_SECONDS)
         except BaseException:
             self.program.stop()
             raise
@@ -117,7 +121,7 @@ class Pointsman:
         Raises:
             ProgramFailed: it was not within `SETTLE_SECONDS`.
         """
-        last = [ask(self.data_url, one).headers["x-record-id"] for _ in range(_LOOK_UPS)]
+        last = [ask(self.data_url, one).headers["x-record-id"] for _ in range(LOOK_UPS)]
         self.program.wait_until(lambda: all(map(self.records, last)), "every record is found", SETTLE_SECONDS)
 
     def metrics(self) -> dict[str, float]:
@@ -126,13 +130,12 @@ class Pointsman:
         samples = (line.rpartition(" ") for line in lines if line and not line.startswith("#"))
         return {name: float(value) for name, _, value in samples}
 
-    def _is_ready(self) -> bool:
+    def _is_ready(self, control: bool) -> bool:
+        asked = [f"{self.data_url}/v2/health/ready", *([f"{self.admin_url}/readyz"] if control else [])]
         try:
-            data = self.http.get(f"{self.data_url}/v2/health/ready")
-            admin = self.http.get(f"{self.admin_url}/readyz")
+            return all(self.http.get(url).status_code == 200 for url in asked)
         except httpx2.TransportError:
             return False
-        return data.status_code == 200 and admin.status_code == 200
 
 
 def manifest(model: str, version: str, backend: Mapping[str, Any]) -> dict[str, Any]:

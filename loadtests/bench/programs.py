@@ -89,14 +89,24 @@ class Program:
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "nothing")
 
-    def signal(self, number: int) -> None:
-        """Send a signal to the program's first process."""
-        self._process.send_signal(number)
+    def freeze(self) -> None:
+        """Have it stop where it is, with every connection open (SIGSTOP)."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Have it go on."""
+        self._process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End it without a chance to tidy up."""
+        _send(self.processes(), signal.SIGKILL, 5.0)
+        self._process.wait()
 
     def stop(self) -> None:
         """End it and everything that it has started: asked first, then killed."""
         members = self.processes()
         self._process.terminate()
+        self.thaw()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_END_SECONDS)
         left = {process.pid: process for process in (*members, *self.processes())}.values()

@@ -3,7 +3,6 @@
 Belongs here: pairs of runs that differ in that one thing. Never here: a comparison with other programs.
 """
 
-import resource
 import socket
 import statistics
 from collections.abc import Iterator
@@ -147,9 +146,3 @@ def memory(stage: Stage) -> list[Verdict]:
     enough = stage.requests >= 2_000_000
     promise = "memory of a worker, growth over 2 M requests ≤ 2 %"
     return [Verdict(promise, words + ("" if enough else "; too few to judge"), growth <= 0.02 if enough else None)]
-
-
-def allow_many_files() -> None:
-    """Let this process and what it starts open as many files as the system allows."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

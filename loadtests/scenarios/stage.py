@@ -1,30 +1,27 @@
-"""What every scenario stands on: callers made with locust, what they saw, marks and the verdict.
+"""What every scenario stands on: callers made with locust, and what they saw.
 
 Belongs here: calling and keeping what came. Never here: a trouble, or a bound.
 """
 
-import argparse
 import json
-import os
+import logging
 import random
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import Any
 
 import gevent
 from locust import FastHttpUser, task
 from locust.env import Environment
 from msgspec import Struct
 
-from loadtests.bench.programs import ProgramFailed, end_in_order, two_cores
-from loadtests.checks.growth import allow_many_files
+from loadtests.bench.scene import Scene
+
+logging.getLogger("locust.runners").setLevel(logging.ERROR)  # it warns of callers who come all at once, as wanted here
+_LAST_SECONDS = 30.0  # what requests in flight have to end when the others have
 
 
 class Seen(Struct):
-    """One request as its caller saw it: `at` when it was sent (monotonic s), `ms` until its answer; status 0 is none."""
+    """One request as its caller saw it: `at` when it was sent (monotonic s), `ms` until its answer (status 0: none)."""
 
     at: float
     ms: float
@@ -33,13 +30,15 @@ class Seen(Struct):
     version: str = ""
     revision: int = 0
     why: str = ""
+    retry_after: str = ""
 
 
 class Caller(FastHttpUser):  # type: ignore[misc] # locust is not installed where types are checked
-    """Sends one model's requests, one after another; `model`, `body`, `key` and `rate` are for scenarios to choose."""
+    """Sends one model's requests, one after another; what it sends is for scenarios to choose."""
 
     abstract = True
     model = "fraud"
+    prefix = "caller"
     rate = 10.0
     network_timeout = connection_timeout = 30.0
     max_retries = 0
@@ -58,7 +57,7 @@ class Caller(FastHttpUser):  # type: ignore[misc] # locust is not installed wher
     def key(self) -> str:
         """Return the routing key of the next request; a new one each time unless a scenario says otherwise."""
         type(self).sent += 1
-        return f"caller-{type(self).sent}"
+        return f"{self.prefix}-{type(self).sent}"
 
     def body(self, key: str) -> bytes:
         """Return the body of the next request."""
@@ -68,7 +67,7 @@ class Caller(FastHttpUser):  # type: ignore[misc] # locust is not installed wher
         """Return what is wrong with the body of an answer of status 200."""
         return ""
 
-    @task
+    @task  # type: ignore[untyped-decorator] # as above
     def call(self) -> None:
         """Send one request and keep what came of it."""
         key = self.key()
@@ -88,7 +87,7 @@ class Caller(FastHttpUser):  # type: ignore[misc] # locust is not installed wher
             else:
                 answer.success()
         version, revision = found.get("x-model-version", ""), int(found.get("x-route-revision") or 0)
-        self.seen.append(Seen(at, ms, status, key, version, revision, why))
+        self.seen.append(Seen(at, ms, status, key, version, revision, why, found.get("retry-after", "")))
 
 
 def play(
@@ -101,7 +100,7 @@ def play(
     seen: list[Seen] = []
     each = rate / callers
     classes = [type(kind.__name__, (kind,), {"seen": seen, "rate": each, "abstract": False}) for kind in kinds]
-    environment = Environment(user_classes=classes, host=url, catch_exceptions=True)
+    environment = Environment(user_classes=classes, host=url, stop_timeout=_LAST_SECONDS)
     runner = environment.create_local_runner()
     try:
         runner.start(callers, spawn_rate=callers)
@@ -127,51 +126,11 @@ def failures(seen: Iterable[Seen]) -> list[Seen]:
     return [one for one in seen if one.status != 200 or one.why]
 
 
-class Scene:
-    """One performance: where its files are, its cores, how long, and the marks that it was held against."""
-
-    def __init__(self, folder: Path, cores: tuple[int, int], seconds: float) -> None:
-        self.folder, self.cores, self.seconds = folder, cores, seconds
-        self._marks: list[tuple[bool, str]] = []
-
-    def mark(self, passed: bool, words: str) -> None:
-        """Hold one finding against its bound; `words` name both."""
-        self._marks.append((passed, words))
-        print(f"{'pass' if passed else 'FAIL'}  {words}", flush=True)
-
-    def no_failure(self, seen: Sequence[Seen], what: str = "requests") -> None:
-        """Mark that every request got its answer."""
-        failed = failures(seen)
-        first = f", the first: {failed[0].status} {failed[0].why[:200]}" if failed else ""
-        self.mark(bool(seen) and not failed, f"{len(seen)} {what}, {len(failed)} failed (0 may){first}")
-
-    def note(self, words: str) -> None:
-        """Say something that is no mark."""
-        print(f"      {words}", flush=True)
-
-    @property
-    def passed(self) -> bool:
-        """Whether there was a mark and all are met."""
-        return bool(self._marks) and all(passed for passed, _ in self._marks)
-
-
-def perform(what: str | None, scene: Callable[[Scene], None], seconds: float) -> None:
-    """Run a scenario from the command line: read its options, play it, print the verdict, exit with 1 if it missed."""
-    parser = argparse.ArgumentParser(description=what, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=seconds, help="of the whole trouble")
-    options = parser.parse_args()
-    end_in_order()
-    allow_many_files()
-    cores = two_cores()
-    os.sched_setaffinity(0, {cores[1]})
-    with tempfile.TemporaryDirectory(prefix="scenario-") as name:
-        performance = Scene(Path(name), cores, options.seconds)
-        try:
-            scene(performance)
-        except ProgramFailed as error:
-            performance.mark(False, f"broke off: {error}")
-    print("passed" if performance.passed else "MISSED", flush=True)
-    sys.exit(0 if performance.passed else 1)
+def mark_no_failure(scene: Scene, seen: Sequence[Seen], what: str = "requests") -> None:
+    """Mark that every request got its answer."""
+    failed = failures(seen)
+    first = f", the first: {failed[0].status} {failed[0].why[:200]}" if failed else ""
+    scene.mark(bool(seen) and not failed, f"{len(seen)} {what}, {len(failed)} failed (0 may){first}")
 
 
 def listening(url: str) -> Callable[[], bool]:
@@ -186,6 +145,3 @@ def listening(url: str) -> Callable[[], bool]:
         return True
 
     return condition
-
-
-Documents = list[dict[str, Any]]
