@@ -5,9 +5,9 @@
 Clients connect, send a request with an id of its own, and break off: before the first byte, within the head, within
 the body, while waiting, within the answer; some in order (FIN), some not (RST). After every third comes one who stays
 to the end, and eight others call without a break on kept connections meanwhile. A backend answers each id with that
-id, after a moment and in two parts. Pass marks: every answer that was read whole is the one of its request; every client
-who stayed got one; within 5 s file descriptors and threads of the worker and its requests in flight are back to what
-they were before.
+id, after a moment and in two parts. Pass marks: every answer that was read whole is the one of its request; every
+client who stayed got one; within 5 s file descriptors and threads of the worker and its requests in flight are back to
+what they were before.
 
 The last three are what can be seen of connection pools and tasks from outside. The baseline is taken after a burst of
 clients who stay, so that pools have had their size; idle connections to backends expire after a second here.

@@ -8,7 +8,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -163,7 +163,7 @@ def from_folder(folder: Path) -> dict[str, Any]:
     return document
 
 
-def wait_for(condition: Any, what: str, seconds: float) -> float:
+def wait_for(condition: Callable[[], bool], what: str, seconds: float) -> float:
     """Wait for a condition and return the seconds that took.
 
     Raises:
