@@ -29,7 +29,7 @@ class Probing(Program):
 
     def answers(self) -> list[tuple[int, float]]:
         """Return status and ms of every answer so far; status 0 is none within 5 s."""
-        lines = (line.split() for line in self.log.read_text().splitlines())
+        lines = (line.split() for line in self.log.read_text().splitlines(keepends=True) if line.endswith("\n"))
         return [(int(status), float(ms)) for status, ms in lines]
 
 
