@@ -231,7 +231,7 @@ class _Reading:
         assert number is not None
         if (result := _RESULT.search(rest)) is not None:
             data = data[: int(result[1])]  # a short write
-        offset = int(rest.split(") =")[0].rsplit(", ", 1)[1]) if call == "pwrite64" else self._sizes[number]
+        offset = int(rest.split(") =", maxsplit=1)[0].rsplit(", ", 1)[1]) if call == "pwrite64" else self._sizes[number]
         within = offset < self._sizes[number]
         self._sizes[number] = max(self._sizes[number], offset + len(data))
         change = Content(moment, self._below(path), file=number, offset=offset, data=data, within=within)
@@ -253,7 +253,7 @@ class _Reading:
         if call == "ftruncate":
             number = self._numbers[path]
             assert number is not None
-            self._sizes[number] = size = int(rest.split(") =")[0].rsplit(", ", 1)[1])
+            self._sizes[number] = size = int(rest.split(") =", maxsplit=1)[0].rsplit(", ", 1)[1])
             return Content(moment, self._below(path), file=number, size=size)
         assert call == "unlink", f"{call} is not foreseen here"
         del self._numbers[path]
