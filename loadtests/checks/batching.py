@@ -16,7 +16,7 @@ from loadtests.checks.verdict import Stage, Verdict, at_least
 from loadtests.peers.gateways import ServedByPointsman
 
 CONNECTIONS = 64
-BATCH: Mapping[str, Any] = {"batch": {"max_size": 32, "max_wait_ms": 2}}
+BATCH: Mapping[str, Any] = {"batching": {"max_batch": 32, "max_wait_ms": 2}}
 """What the manifest's `backend.onnx` says for a batched version."""
 
 
