@@ -51,7 +51,8 @@ $(VENV)-clients/ready: requirements/clients.txt
 e2e: $(VENV)/ready $(VENV)-clients/ready
 	FULL_COUNT=1 TEST_CLIENTS_PYTHON=$(abspath $(VENV)-clients/bin/python) \
 	  $(BIN)/python -m pytest tests/e2e/test_third_party_clients.py tests/e2e/test_shares_agree.py \
-	    tests/e2e/test_life_without_redis.py tests/e2e/test_live_changes.py
+	    tests/e2e/test_life_without_redis.py tests/e2e/test_live_changes.py \
+	    tests/gateway/evidence/sealed/test_tampering.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-clients pointsman-data build dist *.egg-info
