@@ -53,7 +53,8 @@ $(VENV)-clients/ready: requirements/clients.txt
 e2e: $(VENV)/ready $(VENV)-clients/ready
 	FULL_COUNT=1 TEST_CLIENTS_PYTHON=$(abspath $(VENV)-clients/bin/python) \
 	  $(BIN)/python -m pytest tests/e2e/test_third_party_clients.py tests/e2e/test_shares_agree.py \
-	    tests/e2e/test_life_without_redis.py tests/e2e/test_live_changes.py
+	    tests/e2e/test_life_without_redis.py tests/e2e/test_live_changes.py \
+	    tests/gateway/evidence/sealed/test_tampering.py
 
 # Half an hour; the programs it compares with are installed outside the repository. More: python -m loadtests.compare --help.
 compare: $(VENV)/ready
