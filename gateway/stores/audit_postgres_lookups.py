@@ -2,7 +2,8 @@
 
 A record id of ours tells the millisecond in which its record was received, so it is looked for in the days that have
 records of then. What callers named can lie in any day: all are gone through, newest first, a few in one statement,
-because a statement locks every index of each partition that it looks at.
+because a statement locks every index of each partition that it looks at. Making a plan for them takes longer than
+executing it, so each connection keeps those of the blocks of days that it has looked through.
 
 Belongs here: statements that find a few records, and rows made into what the port promises. Never here: listings.
 """
@@ -34,10 +35,10 @@ SELECT number FROM records WHERE day = %(day)s AND stray_key = ANY (%(keys)s)
 UNION SELECT number FROM records WHERE day = %(day)s AND stray_primary_key = ANY (%(keys)s)
 """
 _NAMED: Final = """
-(SELECT 'q', day, number FROM records WHERE request_key = %(request)s AND day BETWEEN %(first)s AND %(last)s
+(SELECT 'q', day, number FROM records WHERE request_key = %(request)s AND {days}
  ORDER BY received_ns DESC LIMIT %(limit)s)
 UNION ALL
-(SELECT 'o', day, number FROM records WHERE oip_key = %(oip)s AND day BETWEEN %(first)s AND %(last)s
+(SELECT 'o', day, number FROM records WHERE oip_key = %(oip)s AND {days}
  ORDER BY received_ns DESC LIMIT %(limit)s)
 """
 WHOLE: Final = """
@@ -112,11 +113,13 @@ class _Looking:
         """Add the newest records with this request id, and those with this OIP id."""
         left = {"q": FIND_LIMIT, "o": FIND_LIMIT}
         keys = {"request": request_key(any_id), "oip": oip_key(any_id)}
-        for days in _some([day for day, *_ in reversed(self._spans)], DAYS_AT_ONCE):
+        for block in sorted({day.toordinal() // DAYS_AT_ONCE for day, *_ in self._spans}, reverse=True):
             if not any(left.values()):
                 return
-            values = {**keys, "first": days[-1], "last": days[0], "limit": max(left.values())}
-            for kind, day, number in self._connection.rows(_NAMED, values):
+            first, end = (date.fromordinal(edge * DAYS_AT_ONCE) for edge in (block, block + 1))
+            statement = _NAMED.format(days=f"day >= '{first}' AND day < '{end}'")
+            values = {**keys, "limit": max(left.values())}
+            for kind, day, number in self._connection.rows(statement, values, prepare=True):
                 if left[kind]:
                     left[kind] -= 1
                     found[day].add(number)
@@ -137,10 +140,6 @@ class _Looking:
 
 def _ids(record: Record) -> Collection[str | None]:
     return record.record_id, record.request_id, record.oip_id
-
-
-def _some(days: Sequence[date], count: int) -> Iterator[Sequence[date]]:
-    return (days[at : at + count] for at in range(0, len(days), count))
 
 
 def _oldest_first(kept: Kept) -> tuple[int, bool, str]:

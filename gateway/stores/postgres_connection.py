@@ -24,10 +24,12 @@ STATEMENT_SECONDS: Final = 30
 LOCK_SECONDS: Final = 10
 """How long one statement may wait for a lock."""
 _GRACE_SECONDS: Final = 5
+_NEVER: Final = 2**31
 _IDLE_IN_TRANSACTION_SECONDS: Final = 60
 _OLDEST_VERSION: Final = 15
-# Plans are made anew for each set of values: a generic one would look at, and lock, every day of the store. Tables are
-# read from their beginning, so that staged records are inserted in their order.
+# Who writes has plans made anew for each set of values, and who reads prepares nothing unless it is said: the plan of a
+# statement that is given its day as a value would look at, and lock, every day of the store. Tables are read from their
+# beginning, so that staged records are inserted in their order.
 _SET_UP: Final = """
 SELECT current_setting('server_version_num')::int / 10000,
   current_setting('server_encoding'),
@@ -40,7 +42,7 @@ SELECT current_setting('server_version_num')::int / 10000,
   set_config('lock_timeout', %(lock)s, false),
   set_config('idle_in_transaction_session_timeout', %(idle)s, false),
   set_config('search_path', 'pointsman', false),
-  set_config('plan_cache_mode', 'force_custom_plan', false),
+  set_config('plan_cache_mode', %(plans)s, false),
   set_config('synchronize_seqscans', 'off', false),
   set_config('jit', 'off', false)
 """
@@ -69,9 +71,9 @@ class Link(psycopg.Connection[tuple[Any, ...]]):
             self.close()  # whoever tidies up after this would wait as long again
             raise
 
-    def rows(self, statement: str, values: Values = ()) -> list[tuple[Any, ...]]:
-        """Execute a statement and return its rows."""
-        return self.execute(statement.encode(), values, binary=True).fetchall()
+    def rows(self, statement: str, values: Values = (), *, prepare: bool | None = None) -> list[tuple[Any, ...]]:
+        """Execute a statement and return its rows. Prepare one that is executed often, and names its days itself."""
+        return self.execute(statement.encode(), values, prepare=prepare, binary=True).fetchall()
 
     def value(self, statement: str, values: Values = ()) -> Any:
         """Execute a statement that gives one row, and return its first column."""
@@ -142,6 +144,7 @@ def connect(address: PostgresAddress, *, read_only: bool, seconds: int) -> Link:
         connection.patience_s = seconds + _GRACE_SECONDS
         if read_only:
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            connection.prepare_threshold = _NEVER
         _set_up(connection, address, read_only, seconds)
     except BaseException:
         connection.close()
@@ -152,6 +155,7 @@ def connect(address: PostgresAddress, *, read_only: bool, seconds: int) -> Link:
 def _set_up(connection: Link, address: PostgresAddress, read_only: bool, seconds: int) -> None:
     limits = {
         "read_only": "on" if read_only else "off",
+        "plans": "auto" if read_only else "force_custom_plan",
         "statement": f"{seconds}s",
         "lock": f"{LOCK_SECONDS}s",
         "idle": f"{_IDLE_IN_TRANSACTION_SECONDS}s",
