@@ -42,7 +42,7 @@ def _files_with(postgres: PostgresServer, secret: bytes) -> list[Path]:
 
 def _write_secrets(store: PostgresAudit) -> list[tuple[str, int]]:
     chain = ChainedJournal()
-    frames = [chain.frame(new_record(1), *(b'{"card": "%s"}' % secret for secret in SECRETS))]
+    frames = [chain.frame(new_record(1), b'{"card": "%s"}' % SECRETS[0], b'{"said": "%s"}' % SECRETS[1])]
     # Large ones are kept out of line, in a table of their own, and compressed; so this one cannot be.
     long = b"".join(number.to_bytes(3, "big") for number in range(20_000))
     frames.append(chain.frame(new_record(2), long + SECRETS[0], long + SECRETS[1]))
@@ -81,9 +81,14 @@ def test_the_contents_of_thinned_and_dropped_records_are_in_no_file_either(
 ) -> None:
     chain = ChainedJournal()
     store.write(
-        batch([chain.frame(new_record(1, model="old", client="canary-client"), *SECRETS), *chain.frames(new_record(2))])
+        batch(
+            [
+                chain.frame(new_record(1, model="old", client="canary-client"), SECRETS[0], SECRETS[1]),
+                *chain.frames(new_record(2)),
+            ]
+        )
     )
-    store.write(batch([chain.frame(new_record(3), *SECRETS)], NEXT_DAY))
+    store.write(batch([chain.frame(new_record(3), SECRETS[0], SECRETS[1])], NEXT_DAY))
     store.thin(DAY, ["old"], "p-1")
     assert not _files_with(postgres, b"canary-client")
     store.write(batch(chain.frames(new_record(4)), "2026-11-27"))
