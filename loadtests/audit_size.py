@@ -5,9 +5,9 @@
 Fills a store of SQLite in a temporary folder, or of a PostgreSQL server of its own (Debian's, with its default settings
 but for 256 MB of shared buffers and 4 GB of log between checkpoints), through `AuditStore.write`, in batches of the
 recorder's size, spread over `--days` days: records of about 600 B sealed with two parts of 0.5 kB, callers' request ids
-on all and OIP ids on half of them, one in ten with a shadow, 2 % failed, four journals. Making the records is not timed;
-writing them is. Then look-ups by each kind of id, drawn at random over all days; pages of listings; a sample; and the
-rows as verification reads them.
+on all and OIP ids on half of them, one in ten with a shadow, 2 % failed, four journals. Making the records is not
+timed; writing them is. Then look-ups by each kind of id, drawn at random over all days; pages of listings; a sample;
+and the rows as verification reads them.
 Pass marks, checked here: 20 000 records/s written, look-ups p99 ≤ 50 ms, pages ≤ 200 ms.
 """
 

@@ -93,7 +93,7 @@ class PostgresAudit:
 
     def positions(self) -> Mapping[str, JournalPosition]:
         """Return the committed position of every journal."""
-        # On the connection for writing, so that the recorder never waits for who looks things up.
+        # On the connection for writing: a replica may be behind, and the recorder never waits for who looks things up.
         with self._link.reader() if self._read_only else self._link.writer() as connection:
             return writing.positions(connection)
 

@@ -42,7 +42,7 @@ def _files_with(postgres: PostgresServer, secret: bytes) -> list[Path]:
 
 def _write_secrets(store: PostgresAudit) -> list[tuple[str, int]]:
     chain = ChainedJournal()
-    frames = [chain.frame(new_record(1), b'{"card": "%s"}' % SECRETS[0], b'{"card": "%s"}' % SECRETS[1])]
+    frames = [chain.frame(new_record(1), b'{"card": "%s"}' % SECRETS[0], b'{"said": "%s"}' % SECRETS[1])]
     # Large ones are kept out of line, in a table of their own, and compressed; so this one cannot be.
     long = b"".join(number.to_bytes(3, "big") for number in range(20_000))
     frames.append(chain.frame(new_record(2), long + SECRETS[0], long + SECRETS[1]))
