@@ -251,10 +251,11 @@ class _Reading:
             self._numbers[path] = None
             return Name(moment, self._below(path))
         if call == "ftruncate":
-            number = self._numbers[path]
-            assert number is not None
-            self._sizes[number] = size = int(rest.split(") =", maxsplit=1)[0].rsplit(", ", 1)[1])
-            return Content(moment, self._below(path), file=number, size=size)
+            cut = self._numbers[path]
+            assert cut is not None
+            size = int(rest.split(") =", maxsplit=1)[0].rsplit(", ", 1)[1])
+            self._sizes[cut] = size
+            return Content(moment, self._below(path), file=cut, size=size)
         assert call == "unlink", f"{call} is not foreseen here"
         del self._numbers[path]
         return Name(moment, self._below(path), gone=True)
