@@ -9,6 +9,7 @@ Where no server is installed, or none that may be run, what needs one is skipped
 
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -35,7 +36,8 @@ def find_binaries() -> Path | None:
         if binary is None:
             continue
         told = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
-        found[int(told.split()[2].split(".")[0].split("devel")[0])] = Path(binary).parent
+        if (version := re.search(r"\(PostgreSQL\) (\d+)", told)) is not None:
+            found[int(version[1])] = Path(binary).parent
     newest = max(found, default=0)
     return found[newest] if newest >= OLDEST_MAJOR else None
 

@@ -13,7 +13,7 @@ from gateway.columns import LARGEST, bounded
 from gateway.ports import Day, Holding
 from gateway.stores.audit_postgres_days import days_of
 from gateway.stores.audit_postgres_rows import plain_text
-from gateway.stores.postgres_connection import Lend, Link
+from gateway.stores.postgres_connection import COUNT_SECONDS, Lend, Link
 
 _BY_MODEL: Final = """
 SELECT model, count(*), min(received_ns), max(received_ns) FROM records
@@ -51,7 +51,7 @@ def days(lend: Lend) -> Sequence[Day]:
     """Return every day that has a record, or what is left of one, in order."""
     found = []
     for day in _all_days(lend):
-        with lend() as connection:
+        with lend() as connection, connection.taking(COUNT_SECONDS):
             models = connection.rows(_BY_MODEL, (day,))
             stubs = connection.rows(_STUBS, (day,))
         times = [(first, last) for _, number, first, last in (*models, *((None, *row) for row in stubs)) if number]
@@ -67,7 +67,7 @@ def holdings(lend: Lend, since_ns: int | None, until_ns: int | None) -> Sequence
     """Return what the store holds, by journal and day in order; with times, of records received within them."""
     found = []
     for day in _all_days(lend):
-        with lend() as connection:
+        with lend() as connection, connection.taking(COUNT_SECONDS):
             found += held(connection, day, since_ns, until_ns)
     return sorted(found, key=lambda one: (one.journal, one.day))
 

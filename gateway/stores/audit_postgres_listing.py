@@ -20,7 +20,7 @@ from gateway.ports import Filter, Kept, Page, Sampled
 from gateway.record import Record, decode_record
 from gateway.stores.audit_postgres_lookups import WHOLE, kept_of
 from gateway.stores.audit_postgres_rows import column_text
-from gateway.stores.postgres_connection import Lend, Link
+from gateway.stores.postgres_connection import COUNT_SECONDS, Lend, Link
 
 LOOKED_AT: Final = 20_000
 """How many records one page looks at, at most."""
@@ -102,7 +102,7 @@ def _stretch(
     )
     rows = connection.rows(statement, {**values, "limit": limit})
     records = [decode_record(sealed) for *_, sealed in rows]
-    if len(rows) == limit:
+    if rows and len(rows) == limit:
         return records, (rows[-1][0], rows[-1][1]), looked_at
     return records, (end_ns, 0) if looked_at == budget else None, looked_at
 
@@ -153,7 +153,7 @@ def count(lend: Lend, wanted: Filter) -> int:
     if terms is None:
         return 0
     statement = f"SELECT count(*) FROM records WHERE day = %(day)s AND pruning IS NULL {terms.by} {terms.rest}"  # noqa: S608 - names of ours
-    with lend() as connection:
+    with lend() as connection, connection.taking(COUNT_SECONDS):
         days = _days(connection, wanted)
         return sum(connection.value(statement, {**terms.values, "day": day}) for day, _ in days)
 

@@ -21,6 +21,8 @@ from gateway.stores.postgres_url import PostgresAddress
 
 STATEMENT_SECONDS: Final = 30
 """How long one statement may take, but for those of upkeep."""
+COUNT_SECONDS: Final = 600
+"""How long it may take to count what one day has."""
 LOCK_SECONDS: Final = 10
 """How long one statement may wait for a lock."""
 _GRACE_SECONDS: Final = 5
@@ -82,6 +84,17 @@ class Link(psycopg.Connection[tuple[Any, ...]]):
         return row[0]
 
     @contextmanager
+    def taking(self, seconds: int) -> Iterator[None]:
+        """Let statements take longer for once, in a transaction."""
+        patience_s, self.patience_s = self.patience_s, seconds + _GRACE_SECONDS
+        try:
+            with self.transaction():
+                self.execute("SELECT set_config('statement_timeout', %s, true)", (f"{seconds}s",))
+                yield
+        finally:
+            self.patience_s = patience_s
+
+    @contextmanager
     def holding(self, lock: int) -> Iterator[None]:
         """Hold an advisory lock that only one connection can have; it goes with the connection if that is lost."""
         self.execute("SELECT pg_advisory_lock(%s)", (lock,))
@@ -123,18 +136,17 @@ def _within(gen: Generator[Any, Any, Any], seconds: float) -> Generator[Any, Any
         return end.value
 
 
-def connect(address: PostgresAddress, *, read_only: bool, seconds: int) -> Link:
+def connect(address: PostgresAddress, *, read_only: bool, seconds: int, of: str = "any") -> Link:
     """Return a new connection on which a statement may take so many seconds.
+
+    `of` says which of several servers is meant where the URL does not (libpq's `target_session_attrs`).
 
     Raises:
         Unreachable: there is no server that answers, or it lets us not in.
         AuditUnavailable: the server or the database cannot be an audit store.
         psycopg.Error: anything else went wrong on the way.
     """
-    options: dict[str, Any] = dict(address.options)
-    if not read_only:
-        options.setdefault("target_session_attrs", "read-write")  # of several hosts, the primary
-    options["client_encoding"] = "UTF8"
+    options: dict[str, Any] = {"target_session_attrs": of, **address.options, "client_encoding": "UTF8"}
     try:
         connection = Link.connect(**options, autocommit=True)
     except psycopg.OperationalError as error:

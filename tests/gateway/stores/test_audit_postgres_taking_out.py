@@ -1,6 +1,7 @@
 """What is taken out of PostgreSQL is out of its files, and days come and go while others read and write."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import date, timedelta
@@ -190,7 +191,12 @@ def test_days_are_made_while_others_read_and_dropped_once_they_have_read(
         reader.execute("SELECT count(*) FROM pointsman.records JOIN pointsman.parts USING (day, number)")
         store.write(batch(chain.frames(new_record(3)), "2027-01-31"))
         dropping.start()
-        assert not dropped.wait(0.3)
+        deadline = time.monotonic() + 20
+        waiting = f"SELECT 1 FROM pg_stat_activity WHERE datname = '{database}' AND wait_event_type = 'Lock'"
+        while not postgres.execute(waiting):
+            assert time.monotonic() < deadline, "nothing waits for the reader"
+            time.sleep(0.005)
+        assert not dropped.is_set()
     dropping.join(30)
     assert dropped.is_set()
     assert [day.day for day in store.days()] == [NEXT_DAY, "2027-01-31"]
