@@ -29,8 +29,8 @@ from tests.gateway.journal_session import GROUPS, SEGMENT_BYTES, secret_of
 from tests.journals import assert_chained, made, open_journal, read_what_can_be
 
 FULL = os.environ.get("FULL_COUNT") == "1"
-RANDOM_LOSSES = 300 if FULL else 14
-IMAGES = 30_000 if FULL else 1_200
+RANDOM_LOSSES = 100 if FULL else 14
+IMAGES = 5_000 if FULL else 1_200
 # What a kill without a power cut leaves, or a power cut that takes all that was not synced: there nothing is damaged.
 CLEAN = ("nothing", "everything", "the end of the last write")
 
