@@ -37,6 +37,12 @@ def why_not() -> str:
     return "" if tried.returncode == 0 else f"strace may not trace here: {tried.stderr.decode().strip()}"
 
 
+def strace(*more_calls: str) -> list[str]:
+    """Return the beginning of a command that traces what changes files, and these calls beside it."""
+    calls = ",".join((_CALLS, _MORE_CALLS, *more_calls))
+    return ["strace", "-f", "-y", "-xx", "-s", "10000000", "-e", f"trace={calls}"]
+
+
 @dataclass
 class Change:
     """One change of a file or of a name: when it began and ended, and when it was durable (None: never)."""
@@ -73,6 +79,11 @@ class Trace:
     changes: list[Change] = field(default_factory=list)
     said: list[tuple[int, bytes]] = field(default_factory=list)
     moments: int = 0
+
+    def strictest(self) -> Image:
+        """Return what is left at the end when everything is lost that was not synced."""
+        volatile = {id(one) for one in self.changes if one.durable is None}
+        return _image(self.changes, volatile, {})
 
     def said_before(self, moment: int) -> list[bytes]:
         """Return what had been said when the power went."""
@@ -175,15 +186,25 @@ def _apply(held: bytearray, change: Content, chosen: "bool | _Torn") -> None:
 def traced(command: Sequence[str], folder: Path, watched: str, told: str) -> Trace:
     """Run a command to its end, and return what it did to `folder/watched`; what it wrote to `folder/told` it said."""
     out = folder / "strace.out"
-    calls = f"trace={_CALLS},{_MORE_CALLS}"
-    subprocess.run(
-        ["strace", "-f", "-y", "-xx", "-s", "10000000", "-o", str(out), "-e", calls, *command], check=True, timeout=120
-    )
-    return _Reading(folder, watched, told).read(out.read_text().splitlines())
+    subprocess.run([*strace(), "-o", str(out), *command], check=True, timeout=120)
+    return trace_in(out, folder, watched, told, {})
+
+
+def trace_in(out: Path, folder: Path, watched: str, told: str, before: Image) -> Trace:
+    """Return what a finished strace wrote down, of processes that found `before` in `folder/watched`, all of it
+    durable.
+    """
+    return _Reading(folder, watched, told, before).read(out.read_text().splitlines())
+
+
+def image_of(folder: Path, watched: str) -> Image:
+    """Return what stands in `folder/watched` now."""
+    below = [folder / watched, *sorted((folder / watched).rglob("*"))] if (folder / watched).exists() else []
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in below}
 
 
 class _Reading:
-    def __init__(self, folder: Path, watched: str, told: str) -> None:
+    def __init__(self, folder: Path, watched: str, told: str, before: Image) -> None:
         self._folder = folder
         self._watched = folder / watched
         self._told = folder / told
@@ -191,9 +212,18 @@ class _Reading:
         self._numbers: dict[Path, int | None] = {self._watched.parent: None}
         self._sizes: dict[int, int] = {}
         self._under_way: dict[str, tuple[str, str, Change | int | None]] = {}
+        for path, data in before.items():
+            self._is_there(folder / path, path, data)
+
+    def _is_there(self, path: Path, below: str, data: bytes | None) -> None:
+        number = self._numbers[path] = len(self._numbers) if data is not None else None
+        self._trace.changes.append(Name(0, below, durable=0, made=number))
+        if number is not None and data is not None:
+            self._sizes[number] = len(data)
+            self._trace.changes.append(Content(0, below, durable=0, file=number, data=data))
 
     def read(self, lines: Sequence[str]) -> Trace:
-        for moment, line in enumerate(lines):
+        for moment, line in enumerate(lines, 1):
             if (found := _LINE.match(line)) is not None:
                 thread, resumed, call, rest = found.groups()
                 if resumed is not None:
@@ -203,17 +233,22 @@ class _Reading:
                     self._under_way[thread] = call, rest, self._begin(moment, call, rest)
                 elif (result := _RESULT.search(rest)) is not None and not result[1].startswith("-"):
                     self._end(moment, call, rest, self._begin(moment, call, rest), rest)
-        self._trace.moments = len(lines)
+        self._trace.moments = len(lines) + 1
         return self._trace
 
     def _begin(self, moment: int, call: str, rest: str) -> Change | int | None:
         """Note a change when it begins, which is when others may see it; return it, or the moment for a sync."""
         files = [Path(_decoded(one).decode()) for one in _FILE.findall(rest)]
         texts = [_decoded(one) for one in _TEXT.findall(rest)]
+        if call == "writev" and files[0] == self._told:
+            self._trace.said.append((moment, b"".join(texts)))
+            return None
         if call in ("write", "pwrite64"):
             return self._written(moment, call, rest, files[0], texts[0])
         if call in ("fdatasync", "fsync"):
             return moment
+        if call == "read":
+            return None
         path = files[0] if call == "ftruncate" else Path(texts[0].decode()) if texts else Path()
         if not path.is_relative_to(self._watched):
             return None
@@ -223,8 +258,6 @@ class _Reading:
         return change
 
     def _written(self, moment: int, call: str, rest: str, path: Path, data: bytes) -> Change | None:
-        if path == self._told:
-            self._trace.said.append((moment, data))
         if not path.is_relative_to(self._watched):
             return None
         number = self._numbers[path]
@@ -262,6 +295,8 @@ class _Reading:
     def _end(self, moment: int, call: str, arguments: str, begun: Change | int | None, rest: str) -> None:
         if isinstance(begun, Change):
             begun.end = moment
+            if (result := _RESULT.search(rest)) is not None and result[1].startswith("-"):
+                self._trace.changes.remove(begun)
         elif begun is not None and (result := _RESULT.search(rest)) is not None and result[1] == "0":
             assert call in ("fdatasync", "fsync")
             self._synced(begun, moment, Path(_decoded(_FILE.findall(arguments)[0]).decode()))
