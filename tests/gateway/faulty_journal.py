@@ -29,23 +29,26 @@ RECORDS = 9
 
 def main() -> None:
     for line in sys.stdin:
-        order = json.loads(line)
-        going, go = os.pipe()
-        ready, waits = os.pipe()
-        child = os.fork()
-        if child == 0:
-            os.close(go)
-            os.dup2(2, 1)  # what a life logs is no answer
-            os._exit(_life(order, lambda: os.write(waits, b"."), lambda: os.read(going, 1)))
-        os.close(going)
-        os.read(ready, 1)
-        print(child, flush=True)  # noqa: T201 - the answer
-        sys.stdin.readline()
-        os.write(go, b".")
-        _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)  # noqa: T201 - the answer
-        for descriptor in (go, ready, waits):
-            os.close(descriptor)
+        _run_one(json.loads(line))
+
+
+def _run_one(order: dict[str, Any]) -> None:
+    going, go = os.pipe()
+    ready, waits = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(go)
+        os.dup2(2, 1)  # what a life logs is no answer
+        os._exit(_life(order, lambda: os.write(waits, b"."), lambda: os.read(going, 1)))
+    os.close(going)
+    os.read(ready, 1)
+    print(child, flush=True)  # noqa: T201 - the answer
+    sys.stdin.readline()
+    os.write(go, b".")
+    _, status = os.waitpid(child, 0)
+    print(os.waitstatus_to_exitcode(status), flush=True)  # noqa: T201 - the answer
+    for descriptor in (go, ready, waits):
+        os.close(descriptor)
 
 
 def _life(order: dict[str, Any], say_ready: Callable[[], object], wait: Callable[[], object]) -> int:

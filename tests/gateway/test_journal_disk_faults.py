@@ -11,15 +11,16 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import structlog
 
 from gateway.journal.segment import segment_path
 from gateway.metrics import Board
-from tests.gateway.crash_images import Trace, image_of, strace, trace_in, why_not
+from tests.gateway.crash_images import strictest
 from tests.gateway.faulty_journal import RECORDS, SEGMENT_BYTES
+from tests.gateway.syscall_trace import Trace, image_of, strace, trace_in, why_not
 from tests.journals import assert_chained, made, open_journal, read_all
 
 FULL = os.environ.get("FULL_COUNT") == "1"
@@ -124,7 +125,7 @@ def _assert_the_next_life_is_clean(folder: Path, before: int) -> None:
 def _assert_acknowledged_is_on_the_disk(folder: Path, trace: Trace, scratch: Path) -> None:
     """Take away all that was not synced: what was acknowledged must be there all the same."""
     scratch.mkdir()
-    for path, data in trace.strictest().items():
+    for path, data in strictest(trace).items():
         if data is None:
             (scratch / path).mkdir()
         else:
@@ -156,9 +157,20 @@ RECOVERY_FAULTS = [
 ]
 
 
+class Case(NamedTuple):
+    """Which call fails and how, and whether the journal is open before the first one does."""
+
+    call: str
+    how: str
+    durability: str
+    opened: bool
+
+
 # The long run has every fault in every case; here each has the ones in which it goes another way.
 CASES = [
-    pytest.param(call, how, durability, opened, id=f"{call} {how} {durability} {'later' if opened else 'at start'}")
+    pytest.param(
+        Case(call, how, durability, opened), id=f"{call} {how} {durability} {'later' if opened else 'at start'}"
+    )
     for call, how in FAULTS
     for durability in ("process", "power")
     for opened in (False, True)
@@ -166,17 +178,16 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("call", "how", "durability", "opened"), CASES)
+@pytest.mark.parametrize("case", CASES)
 def test_a_fault_of_the_disk_at_any_call_takes_back_nothing_that_was_acknowledged(
-    tmp_path: Path, lives: Lives, call: str, how: str, durability: str, opened: bool
+    tmp_path: Path, lives: Lives, case: Case
 ) -> None:
-    failed = _meet_each(tmp_path, lives, call, how, durability, opened=opened)
-    assert failed > 0
+    assert _meet_each(tmp_path, lives, case) > 0
 
 
 @pytest.mark.parametrize(("call", "how"), RECOVERY_FAULTS, ids=[f"{call} {how}" for call, how in RECOVERY_FAULTS])
 def test_a_fault_of_the_disk_while_recovering_loses_nothing(tmp_path: Path, lives: Lives, call: str, how: str) -> None:
-    _meet_each(tmp_path, lives, call, how, "power", opened=False)
+    _meet_each(tmp_path, lives, Case(call, how, "power", False))
 
 
 @pytest.mark.parametrize("durability", ["process", "power"])
@@ -188,7 +199,7 @@ def test_a_call_that_is_interrupted_by_a_signal_is_made_again_and_nobody_notices
         folder = tmp_path / str(number)
         folder.mkdir()
         _left_behind(folder)
-        trace, met = lives.run(folder, durability, f"{call}:error=EINTR:when={number}", opened=False)
+        _, met = lives.run(folder, durability, f"{call}:error=EINTR:when={number}", opened=False)
         told = Told(folder)
         assert told.failed == []
         assert len(told.acked) == RECORDS
@@ -199,20 +210,20 @@ def test_a_call_that_is_interrupted_by_a_signal_is_made_again_and_nobody_notices
     raise AssertionError("there was no end to the calls")
 
 
-def _meet_each(tmp_path: Path, lives: Lives, call: str, how: str, durability: str, *, opened: bool) -> int:
+def _meet_each(tmp_path: Path, lives: Lives, case: Case) -> int:
     """Run a life for each call of its kind, which fails; return how many lives told of a failure."""
     failures = 0
     with structlog.testing.capture_logs():
         for number in range(1, MOST_CALLS):
             folder = tmp_path / str(number)
             folder.mkdir()
-            if not opened:
+            if not case.opened:
                 _left_behind(folder)
-            trace, met = lives.run(folder, durability, f"{call}:{how}:when={number}", opened=opened)
+            trace, met = lives.run(folder, case.durability, f"{case.call}:{case.how}:when={number}", opened=case.opened)
             told = Told(folder)
-            if durability == "power":
+            if case.durability == "power":
                 _assert_acknowledged_is_on_the_disk(folder, trace, tmp_path / f"{number}-strict")
-            _assert_the_next_life_is_clean(folder, before=0 if opened else 6)
+            _assert_the_next_life_is_clean(folder, before=0 if case.opened else 6)
             if not met:
                 assert number > 1, "the fault was never met"
                 assert told.failed == []
