@@ -7,7 +7,7 @@ import msgspec
 from gateway.chain import genesis
 from gateway.record import decode_record
 from gateway.stores.audit_sqlite_day import COLUMNS
-from tests.gateway.evidence.tampering.raw import (
+from tests.gateway.evidence.sealed.tampering.raw import (
     NOT_ERASED,
     Mutation,
     Store,

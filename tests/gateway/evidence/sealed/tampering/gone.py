@@ -7,7 +7,16 @@ from gateway.chain import link
 from gateway.columns import packed_id
 from gateway.identity import new_record_id
 from gateway.record import decode_record
-from tests.gateway.evidence.tampering.raw import NOT_ERASED, PLACES, Mutation, Store, anywhere, at, flipped, of_journal
+from tests.gateway.evidence.sealed.tampering.raw import (
+    NOT_ERASED,
+    PLACES,
+    Mutation,
+    Store,
+    anywhere,
+    at,
+    flipped,
+    of_journal,
+)
 
 
 def change_an_erasure(store: Store, chance: random.Random) -> Mutation | None:

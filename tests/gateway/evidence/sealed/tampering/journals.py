@@ -11,7 +11,7 @@ from msgspec import Struct
 from gateway.evidence.findings import Verdict
 from gateway.journal.segment import FRAME_OVERHEAD, Flaw, parse_header, read_frame
 from gateway.sealing import parts_at
-from tests.gateway.evidence.tampering.raw import Mutation, Named, Store, anywhere
+from tests.gateway.evidence.sealed.tampering.raw import Mutation, Named, Store, anywhere
 
 
 class Shipped(Struct, frozen=True):

@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.gateway.evidence.tampering.gone import (
+from tests.gateway.evidence.sealed.tampering.gone import (
     change_a_stub,
     change_an_erasure,
     change_what_is_told_of_a_dropped_day,
@@ -20,7 +20,7 @@ from tests.gateway.evidence.tampering.gone import (
     drop_a_day_without_telling,
     prune_a_record_without_telling,
 )
-from tests.gateway.evidence.tampering.journals import (
+from tests.gateway.evidence.sealed.tampering.journals import (
     cut_out_a_frame,
     erase_a_frame_without_telling,
     flip_a_byte_of_a_frame,
@@ -31,8 +31,8 @@ from tests.gateway.evidence.tampering.journals import (
     swap_two_segments,
     take_away_a_segment,
 )
-from tests.gateway.evidence.tampering.raw import Mutation, Store
-from tests.gateway.evidence.tampering.records import (
+from tests.gateway.evidence.sealed.tampering.raw import Mutation, Store
+from tests.gateway.evidence.sealed.tampering.records import (
     change_a_word,
     copy_a_record_into_another_day,
     delete_a_record,
@@ -52,7 +52,7 @@ from tests.gateway.evidence.tampering.records import (
     swap_two_records,
     swap_two_sealed_parts,
 )
-from tests.gateway.evidence.tampering.signed import (
+from tests.gateway.evidence.sealed.tampering.signed import (
     change_a_checkpoint,
     change_a_gap,
     change_a_key,

@@ -16,9 +16,9 @@ from gateway.evidence.keys import open_key
 from gateway.evidence.verification import Against, verify
 from gateway.evidence.witness import FILE
 from gateway.stores.audit_sqlite import SqliteAudit
-from tests.gateway.evidence.tampering.mutations import MUTATIONS, tamper
-from tests.gateway.evidence.tampering.raw import Mutation
-from tests.gateway.evidence.world import GATEWAY, House, live
+from tests.gateway.evidence.sealed.tampering.mutations import MUTATIONS, tamper
+from tests.gateway.evidence.sealed.tampering.raw import Mutation
+from tests.gateway.evidence.sealed.world import GATEWAY, House, live
 
 FULL = os.environ.get("FULL_COUNT") == "1"
 SEED = 20_261_125

@@ -8,7 +8,7 @@ from gateway.chain import leaf, link, root_of
 from gateway.evidence.keys import SigningKey
 from gateway.evidence.statements import digest, encode_listing, encode_statement, parse_listing, parse_statement, sign
 from gateway.record import decode_record
-from tests.gateway.evidence.tampering.raw import (
+from tests.gateway.evidence.sealed.tampering.raw import (
     Mutation,
     Store,
     anywhere,
