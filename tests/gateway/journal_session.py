@@ -3,8 +3,8 @@
     python -m tests.gateway.journal_session power FOLDER     acknowledged records, an erasure, two sudden ends
     python -m tests.gateway.journal_session process FOLDER   a reader that ships beside the writer, two sudden ends
 
-The journals are in FOLDER/journal. Each promise is one line of JSON in FOLDER/told, written with one write(2) when it
-is made, so that a trace of the system calls has it in its place:
+The journals are in FOLDER/journal. Each promise is one line of JSON in FOLDER/told, written with one writev(2), which
+nobody else uses, when it is made; so a trace of the system calls has it in its place:
 
     {"acked": record id, "journal": name, "sequence": n}    the reply may leave
     {"failed": record id}                                   it may not
@@ -76,7 +76,7 @@ class Teller:
         self._file = os.open(folder / "told", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
     def tell(self, said: Mapping[str, Any]) -> None:
-        os.write(self._file, json.dumps(said).encode() + b"\n")
+        os.writev(self._file, [json.dumps(said).encode() + b"\n"])
 
 
 async def append(journal: Journal, teller: Teller, record_id: str) -> None:

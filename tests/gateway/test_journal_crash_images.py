@@ -24,8 +24,9 @@ from gateway.journal.tail import Budget, Tail
 from gateway.metrics import Board
 from gateway.ports import JournalPosition
 from gateway.record import Frame
-from tests.gateway.crash_images import Image, traced, why_not
+from tests.gateway.crash_images import images
 from tests.gateway.journal_session import GROUPS, SEGMENT_BYTES, secret_of
+from tests.gateway.syscall_trace import Image, traced, why_not
 from tests.journals import assert_chained, made, open_journal, read_what_can_be
 
 FULL = os.environ.get("FULL_COUNT") == "1"
@@ -102,7 +103,7 @@ def test_whatever_the_disk_holds_after_a_power_cut_recovery_keeps_every_promise(
     assert len(said.acked if kind == "power" else said.shipped) >= 5 * GROUPS
     # One image may be left at several moments; it has to keep what was promised up to the last of them.
     distinct: dict[tuple[tuple[str, bytes | None], ...], tuple[int, bool]] = {}
-    for moment, what, image in trace.images(RANDOM_LOSSES, random.Random(7)):
+    for moment, what, image in images(trace, RANDOM_LOSSES, random.Random(7)):
         key = tuple(image.items())
         last, clean = distinct.get(key, (0, False))
         distinct[key] = max(last, moment), clean or what in CLEAN
