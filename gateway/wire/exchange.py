@@ -206,8 +206,6 @@ class StreamedExchange(Exchange):
                 self._unsent = False
                 carrier.send_part(b"0\r\n\r\n")
         except Exception as error:  # noqa: BLE001 - the caller's own code failed, and the caller is told
-            if self.carrier is not None:
-                self.carrier.abandon(self)
             self._break_off(error)
         finally:
             if isinstance(body, AsyncGenerator):

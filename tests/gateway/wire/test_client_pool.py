@@ -384,6 +384,62 @@ def test_idle_connection_is_dropped_when_the_backend_says_something_nobody_asked
     run(work())
 
 
+def test_backend_is_hung_up_on_when_the_caller_leaves(run: Run) -> None:
+    async def work() -> None:
+        client = make_client()
+        async with Server(hang) as server:
+            leaving = asyncio.create_task(send(client, server.url))
+            await until(lambda: server.connections == 1, "the request was not sent")
+            leaving.cancel()
+            await until(lambda: server.closed == 1, "the backend still works for nobody")
+        await client.close()
+
+    run(work())
+
+
+@contextmanager
+def answering_when_told() -> Iterator[tuple[str, threading.Event, threading.Event, list[bytes]]]:
+    """A backend in a thread that answers its first request when told to, the next at once, all over one connection."""
+    told, sent = threading.Event(), threading.Event()
+    arrived: list[bytes] = []
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            while data := connection.recv(65_536):
+                arrived.append(data.split()[1])
+                told.wait(10)
+                connection.sendall(OK)
+                sent.set()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    with listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", told, sent, arrived
+        thread.join(10)
+
+
+def test_freed_connection_passes_over_one_who_left_in_the_same_turn_of_the_loop() -> None:
+    async def work() -> None:
+        client = make_client(max_connections=1)
+        with answering_when_told() as (url, told, sent, arrived):
+            first = asyncio.create_task(send(client, url + "/first"))
+            await until(lambda: arrived == [b"/first"], "the first request was not sent")
+            leaving = asyncio.create_task(send(client, url + "/leaving"))
+            last = asyncio.create_task(send(client, url + "/last"))
+            await asyncio.sleep(0)
+            told.set()
+            assert sent.wait(10)  # the loop stands still, so the answer is there when it goes on
+            asyncio.get_running_loop().call_soon(leaving.cancel)
+            assert [reply.body for reply in await asyncio.gather(first, last)] == [b"ok", b"ok"]
+            await asyncio.wait([leaving])
+            assert arrived == [b"/first", b"/last"]
+            await client.close()
+
+    asyncio.run(work())  # whose order of turns is known
+
+
 @contextmanager
 def late_surplus() -> Iterator[tuple[str, threading.Event, threading.Event]]:
     """A backend in a thread that sends an answer nobody asked for over its first connection, when told to."""

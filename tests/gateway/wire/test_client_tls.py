@@ -171,7 +171,7 @@ def asking(server: Certificate, clients: Certificate, version: ssl.TLSVersion) -
         with connection, suppress(ssl.SSLError), context.wrap_socket(connection, server_side=True):
             pytest.fail("the caller has no certificate")
 
-    thread = threading.Thread(target=serve)
+    thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     with listener:
         yield f"https://127.0.0.1:{listener.getsockname()[1]}"
@@ -351,7 +351,10 @@ def test_file_that_is_not_what_it_should_be_is_refused_by_the_name_of_its_settin
         ((None, client.certificate), "upstream.tls_cert: "),
         ((None, client.certificate, missing), "upstream.tls_cert, upstream.tls_key: .*No such file"),
         ((None, client.certificate, server.key), "upstream.tls_cert, upstream.tls_key: .*mismatch"),
-        ((None, client.certificate, encrypted), "upstream.tls_cert, upstream.tls_key: .*encrypted"),
+        (
+            (None, client.certificate, encrypted),
+            "upstream.tls_cert, upstream.tls_key: .*nowhere to take a password from",
+        ),
         ((None, None, client.key), "upstream.tls_key: a key without its certificate"),
     ):
         with pytest.raises(SettingsError, match=says):

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gateway.errors import BackendUnreachable
-from gateway.wire.connecting import Address, by_turns, resolve
+from gateway.tasks import Tasks
+from gateway.wire.connecting import Address, Dialled, by_turns, race, resolve
 from tests.gateway.wire.backends import Server, answering, keep_answering, make_client, open_sockets, send, until
 from tests.gateway.wire.conftest import Run
 
@@ -122,6 +123,40 @@ def test_only_one_connection_is_kept_when_two_addresses_answer(run: Run) -> None
             assert one.connections + other.connections - one.closed - other.closed == 1
         await client.close()
         await until(lambda: open_sockets() == before, "sockets are left")
+
+    run(work())
+
+
+def test_connections_that_come_together_are_closed_but_for_one(run: Run) -> None:
+    async def work() -> None:
+        loop, tasks, together = asyncio.get_running_loop(), Tasks(), asyncio.Event()
+        async with Server(keep_answering) as server:
+            made: list[Dialled[asyncio.Protocol]] = []
+
+            async def dial(address: Address) -> Dialled[asyncio.Protocol]:
+                made.append(await loop.create_connection(asyncio.Protocol, address[1], server.port))
+                mine = made[-1]
+                if len(made) == 2:
+                    together.set()
+                await together.wait()
+                return mine
+
+            addresses = [(V4, "127.0.0.1")] * 2
+            transport, _ = await race(addresses, dial, tasks)
+            assert sorted(other.is_closing() for other, _ in made) == [False, True]
+            assert not transport.is_closing()
+            transport.abort()
+
+            made.clear()
+            together.clear()
+            racing = asyncio.create_task(race(addresses, dial, tasks))
+            await until(lambda: len(made) == 1, "the first connection was not made")
+            together.set()
+            await asyncio.sleep(0)  # now it is there, but the race has not been told
+            racing.cancel()
+            await asyncio.wait([racing])
+            assert all(other.is_closing() for other, _ in made)
+            await tasks.cancel()
 
     run(work())
 
