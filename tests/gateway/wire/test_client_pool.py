@@ -388,7 +388,7 @@ def test_backend_is_hung_up_on_when_the_caller_leaves(run: Run) -> None:
     async def work() -> None:
         client = make_client()
         async with Server(hang) as server:
-            leaving = asyncio.create_task(send(client, server.url))
+            leaving = asyncio.create_task(send(client, server.url, seconds=60))
             await until(lambda: server.connections == 1, "the request was not sent")
             leaving.cancel()
             await until(lambda: server.closed == 1, "the backend still works for nobody")
