@@ -20,11 +20,16 @@ SELECT model, count(*), min(received_ns), max(received_ns) FROM records
 WHERE day = %s AND model IS NOT NULL GROUP BY model
 """
 _STUBS: Final = """
-SELECT count(*), min(received_ns), max(received_ns) FROM records WHERE day = %s AND pruning IS NOT NULL
+SELECT count(*), min(received_ns), max(received_ns) FROM records
+WHERE day = %s AND sealed IS NULL AND pruning IS NOT NULL
 """
 _WITHIN: Final = """
-SELECT journal, min(sequence), max(sequence) FROM records
-WHERE day = %(day)s AND received_ns >= %(since)s AND received_ns < %(until)s GROUP BY journal ORDER BY journal
+SELECT journal, min(sequence), max(sequence) FROM (
+  SELECT journal, sequence FROM records
+  WHERE day = %(day)s AND sealed IS NOT NULL AND received_ns >= %(since)s AND received_ns < %(until)s
+  UNION ALL SELECT journal, sequence FROM records
+  WHERE day = %(day)s AND sealed IS NULL AND received_ns >= %(since)s AND received_ns < %(until)s
+) AS within GROUP BY journal ORDER BY journal
 """
 # One look into the key for each journal, where grouping would read all of it.
 _EDGES: Final = """
@@ -43,7 +48,7 @@ _BETWEEN: Final = """
 SELECT (SELECT count(*) FROM records WHERE day = %(day)s AND journal = %(journal)s
         AND sequence BETWEEN %(first)s AND %(last)s),
        (SELECT count(*) FROM records WHERE day = %(day)s AND journal = %(journal)s
-        AND sequence BETWEEN %(first)s AND %(last)s AND pruning IS NOT NULL)
+        AND sequence BETWEEN %(first)s AND %(last)s AND sealed IS NULL AND pruning IS NOT NULL)
 """
 
 

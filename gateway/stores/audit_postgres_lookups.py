@@ -15,9 +15,10 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.columns import LARGEST, bounded
 from gateway.errors import AuditUnavailable
 from gateway.ports import FIND_LIMIT, Kept, Place
-from gateway.record import Record
+from gateway.record import Record, decode_record
 from gateway.sealing import frame_of
 from gateway.stores.audit_postgres_rows import made_ms, oip_key, plain_text, record_key, request_key
 from gateway.stores.postgres_connection import Link
@@ -25,10 +26,13 @@ from gateway.stores.postgres_connection import Link
 DAYS_AT_ONCE: Final = 16
 _MS: Final = 1_000_000
 _SPANS: Final = "SELECT day, min(first_ns), max(last_ns), bool_or(strays) FROM spans GROUP BY day ORDER BY day"
+_RECEIVED: Final = """
+SELECT day, max(last_ns) FROM spans GROUP BY day HAVING max(last_ns) >= %s AND min(first_ns) < %s ORDER BY day
+"""
 _RELATED: Final = """
 SELECT number FROM records JOIN unnest(%s::bytea[], %s::bigint[]) AS wanted (id, made)
 ON received_ns >= made AND received_ns < made + 1000000 AND (record_id = id OR primary_id = id)
-WHERE day = %s AND pruning IS NULL
+WHERE day = %s AND sealed IS NOT NULL
 """
 _STRAY: Final = """
 SELECT number FROM records WHERE day = %(day)s AND stray_key = ANY (%(keys)s)
@@ -70,6 +74,25 @@ def find(connection: Link, any_id: str) -> Sequence[Kept]:
         or kept.frame.record.primary_id in records
     ]
     return sorted({Place(kept.frame.journal, kept.frame.sequence): kept for kept in family}.values(), key=_oldest_first)
+
+
+def days_received(connection: Link, since_ns: int | None, until_ns: int | None) -> list[tuple[date, int]]:
+    """Return the days that can have records received then, in order, and the last time (Unix ns) known of each."""
+    since = bounded(since_ns) if since_ns is not None else -LARGEST
+    until = bounded(until_ns) if until_ns is not None else LARGEST + 1
+    return [(day, last_ns) for day, last_ns in connection.rows(_RECEIVED, (since, until))]
+
+
+def record_of(day: date, sealed: bytes) -> Record:
+    """Return the record of a sealed part.
+
+    Raises:
+        AuditUnavailable: it is none.
+    """
+    try:
+        return decode_record(sealed)
+    except (msgspec.DecodeError, TypeError) as error:
+        raise AuditUnavailable(f"a record kept under {day} is damaged ({error}); verify the log") from None
 
 
 def kept_of(day: date, row: Sequence[Any]) -> Kept:
