@@ -77,7 +77,8 @@ class Connection(asyncio.Protocol):
         """Tell whether it is open and nothing has come since the last reply.
 
         The event loop may have had no turn to say so, and what a backend sends on its own would be taken for the
-        answer to the next request.
+        answer to the next request. (What it sends only after that request has left cannot be told from its answer, by
+        any client of HTTP/1.1.)
         """
         return not self.closing and not self._pending.poll(0)
 
