@@ -142,18 +142,19 @@ def _shadow(primary: Record, record_id: str, response: Payload) -> Record:
     return Record(**(fields | changed | {"response": response, "intended": "2", "served": "2"}))
 
 
-def fill(store: AuditStore, traffic: Traffic) -> float:
-    """Write all batches and return the seconds that writing took."""
-    took, written, told = 0.0, 0, time.monotonic()
+def fill(store: AuditStore, traffic: Traffic) -> tuple[float, float]:
+    """Write all batches and return the seconds that writing took, and those of them on a processor."""
+    took, cpu, written, told = 0.0, 0.0, 0, time.monotonic()
     for batch in traffic.batches():
-        begun = time.perf_counter()
+        begun, cpu_begun = time.perf_counter(), time.process_time()
         store.write(batch)
         took += time.perf_counter() - begun
+        cpu += time.process_time() - cpu_begun
         written += len(batch.frames)
         if time.monotonic() - told > 10:
             told = time.monotonic()
             print(f"  {written:>10,} written, {written / took:,.0f} a second so far", flush=True)
-    return took
+    return took, cpu
 
 
 def timed_ms(calls: Sequence[Callable[[], object]]) -> list[float]:
@@ -222,13 +223,13 @@ def list_pages(store: AuditStore, pages: int) -> float:
 
 def read_rows(store: AuditStore) -> None:
     """Read every row, as verification does, and print how fast that went."""
-    begun, rows = time.perf_counter(), 0
+    begun, cpu_begun, rows = time.perf_counter(), time.process_time(), 0
     for journal in _JOURNALS:
         for row in store.rows(journal, 1, 2**62):
             assert not row.damage, row
             rows += 1
-    seconds = time.perf_counter() - begun
-    print(f"rows: {rows:,} in {seconds:.1f} s, {rows / seconds:,.0f} a second")
+    seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu_begun
+    print(f"rows: {rows:,} in {seconds:.1f} s, {rows / seconds:,.0f} a second; {cpu / rows * 1e6:.1f} µs of CPU each")
 
 
 def main() -> int:
@@ -249,9 +250,10 @@ def measure(folder: Path, given: argparse.Namespace) -> int:
     store = SqliteAudit(folder / "audit")
     traffic = Traffic(given.records, given.days, given.look_ups)
     print(f"{given.records:,} records over {given.days} days, {os.cpu_count()} cores")
-    seconds = fill(store, traffic)
+    seconds, cpu = fill(store, traffic)
     per_second = given.records / seconds
-    print(f"written in {seconds:.1f} s: {per_second:,.0f} records a second")
+    each = f"{cpu / given.records * 1e6:.1f} µs of CPU each"
+    print(f"written in {seconds:.1f} s: {per_second:,.0f} records a second; {each}")
     store.close()
     used = sum(file.stat().st_size for file in (folder / "audit").iterdir())
     print(f"on disk {used / 1e6:,.0f} MB, {used / given.records:,.0f} B a record")

@@ -26,7 +26,7 @@ from gateway.stores.audit_sqlite_files import DayFiles
 from gateway.stores.sqlite_file import Damaged
 
 MOST_LOOKED_AT: Final = 50_000
-_A_DAY_COUNTS: Final = 100  # opening the file of a day takes as long as looking at so many records
+_A_DAY_COUNTS: Final = 500  # opening the file of a day takes as long as looking at so many records
 _LAST_DAY: Final = "9999-12-31"
 
 
