@@ -14,7 +14,7 @@ import uvloop
 from gateway import logs
 from gateway.config import read_settings
 from gateway.control import run_control
-from gateway.errors import SettingsError
+from gateway.errors import GatewayError, KeyUnusable, SettingsError
 from gateway.worker import run_worker
 
 
@@ -27,9 +27,12 @@ def main(arguments: Sequence[str]) -> int:
     run = run_worker(settings, int(index), listening) if role == "worker" else run_control(settings, listening)
     try:
         return uvloop.run(run)
-    except SettingsError as error:
+    except (SettingsError, KeyUnusable) as error:
         logs.logger().error("cannot_start", why=error.message)
         return SettingsError.exit_code
+    except GatewayError as error:  # it may be gone at the next start: a store that is down, a disk that is full
+        logs.logger().error("cannot_run", why=error.message)
+        return 1
 
 
 if __name__ == "__main__":

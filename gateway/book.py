@@ -9,7 +9,7 @@ is the recorder's own. All samples of one answer belong together: requests and l
 
 import platform
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -24,8 +24,8 @@ from prometheus_client import (
 from prometheus_client.metrics_core import Metric as Family
 
 from gateway import __version__
-from gateway.gauges import BoardFolder, board_families, family, lag_families
-from gateway.metrics import METRICS, Lag
+from gateway.gauges import BoardFolder, board_families, family, lag_families, sealing_families
+from gateway.metrics import METRICS, Lag, Sealing
 from gateway.record import Frame, Record
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -55,6 +55,7 @@ class Book:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._lock = threading.Lock()
         self._recorder: HasLag | None = None
+        self._sealing: Callable[[], Sealing] | None = None
         self._boards = BoardFolder(run_folder)
         self._registry = CollectorRegistry(auto_describe=False)
         self._requests = self._counter("pointsman_requests_total")
@@ -68,9 +69,10 @@ class Book:
         self._actions = self._counter("pointsman_control_records_total")
         self._registry.register(self)
 
-    def watch(self, recorder: HasLag) -> None:
-        """Take the lag from `recorder` from now on; until then there is none in the answer."""
+    def watch(self, recorder: HasLag, sealing: Callable[[], Sealing] | None = None) -> None:
+        """Take the lag from `recorder`, and how far sealing is, from now on; until then there is none in the answer."""
         self._recorder = recorder
+        self._sealing = sealing
 
     def observe(self, frame: Frame) -> None:
         """Count one record."""
@@ -120,6 +122,8 @@ class Book:
         yield from board_families(self._boards.open())
         if self._recorder is not None:
             yield from lag_families(self._recorder.lag())
+        if self._sealing is not None:
+            yield from sealing_families(self._sealing())
         yield family("pointsman_build_info", [((__version__, platform.python_version()), 1)])
 
     def _counter(self, name: str) -> "_Children[Counter]":

@@ -46,11 +46,22 @@ METADATA_CONTRACT = ("code.git_commit", "data.version", "metrics", "owner")
 """What a manifest must say so that an auditor can answer "from what code and data": DESIGN, the metadata contract."""
 
 
-class OnnxBackend(Struct, frozen=True, forbid_unknown_fields=True):
-    """An ONNX file. `path` is relative to the manifest in a file, absolute once registered."""
+class Batching(Struct, frozen=True, forbid_unknown_fields=True):
+    """Requests that may share a run of a slow model: at most `max_batch` rows, which wait at most `max_wait_ms`."""
+
+    max_batch: Annotated[int, Meta(ge=2, le=65_536, description="a number of rows from 2 to 65536")]
+    max_wait_ms: Annotated[float, Meta(ge=0, le=1_000, description="a time from 0 to 1000 ms")] = 2.0
+
+
+class OnnxBackend(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An ONNX file. `path` is relative to the manifest in a file, absolute once registered.
+
+    Without `batching` every request has a run of its own.
+    """
 
     path: FilePath
     sha256: Sha256
+    batching: Batching | None = None
 
 
 class HttpBackend(Struct, frozen=True, forbid_unknown_fields=True):
@@ -182,4 +193,5 @@ def _without_place(manifest: Manifest) -> bytes:
     onnx = manifest.backend.onnx
     if onnx is None:
         return encode_manifest(timeless)
-    return encode_manifest(msgspec.structs.replace(timeless, backend=Backend(onnx=OnnxBackend("-", onnx.sha256))))
+    nowhere = msgspec.structs.replace(onnx, path="-")
+    return encode_manifest(msgspec.structs.replace(timeless, backend=Backend(onnx=nowhere)))

@@ -50,6 +50,9 @@ class OnnxSettings(Group):
 
     intra_op_threads: Annotated[Whole, Field(ge=1, le=256, description="threads inside one run")] = 1
     pool_threads: Annotated[Whole, Field(ge=1, le=256, description="runs at once that are too slow to be inline")] = 4
+    queue_depth: Annotated[
+        Whole, Field(ge=1, description="requests that may wait for a thread, for each version; above it 503")
+    ] = 256
     inline_below_ms: Annotated[
         Decimal, Field(ge=0, description="runs expected to be faster than this stay on the event loop")
     ] = 1.0

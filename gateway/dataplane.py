@@ -160,7 +160,9 @@ class DataPlane:
         rendered = protocol.render_error(Stopping(""))
         record, asked, answered = flight.record(rendered, protocol.name, self._origin, self._rules.stale)
         try:
-            self._sink.append(record, asked, answered)
+            waiting = self._sink.append(record, asked, answered)
+            if waiting is not None:
+                waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # logged where it failed
         except AuditUnavailable:
             self._board.add(Slot.REFUSED_UNRECORDED)
         self._write_line(flight, record, rendered.status)

@@ -11,7 +11,7 @@ from pathlib import Path
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 
-from gateway.metrics import METRICS, Board, Lag, Slot
+from gateway.metrics import METRICS, Board, Lag, Sealing, Slot
 
 # Of a worker that is gone these are 0, so that an alert can stand on them; its other gauges are left out.
 _ZERO_WHEN_GONE = {
@@ -82,6 +82,13 @@ def lag_families(lag: Lag) -> Iterator[Family]:
     yield family("pointsman_journal_lag_bytes", [((), lag.bytes)])
     yield family("pointsman_journal_lag_seconds", [((), lag.seconds)])
     yield family("pointsman_journal_corrupt_frames_total", [((), lag.corrupt_frames)])
+
+
+def sealing_families(sealing: Sealing) -> Iterator[Family]:
+    """Yield the figures of checkpoints; the age is left out while there is none."""
+    age = max(0.0, (time.time_ns() - sealing.last_at_ns) / 1e9)
+    yield family("pointsman_checkpoint_age_seconds", [((), age)] if sealing.last_at_ns else ())
+    yield family("pointsman_checkpoints_unpublished", [((), sealing.unpublished)])
 
 
 def family(name: str, samples: Iterable[tuple[tuple[str, ...], float]]) -> Family:

@@ -7,7 +7,8 @@ are only read.
 
 It runs at a low priority, and ends at once with SIGTERM, or when the process that started it ends.
 
-Belongs here: putting the parts of a job together, one function for each. Never here: how evidence is worked out.
+Belongs here: one function for each job, and what all have in common. Never here: how evidence is worked out, or opening
+the stores (`job_parts`).
 """
 
 import asyncio
@@ -17,29 +18,18 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, Final
 
 import msgspec
-from msgspec import Struct
 
 from gateway import logs
 from gateway.admin.job_runner import Order
-from gateway.assembly import audit_store, executor_factory, redis_url, upstream_client
-from gateway.catalog import Manifest, parse_manifest
+from gateway.assembly import executor_factory, upstream_client
 from gateway.config import Settings, read_settings
-from gateway.controlplane import Past
-from gateway.errors import (
-    AuditUnavailable,
-    DocumentNotFound,
-    GatewayError,
-    InternalError,
-    InvalidDocument,
-    InvalidInput,
-    RulesUnavailable,
-)
+from gateway.errors import DocumentNotFound, GatewayError, InternalError, InvalidInput
 from gateway.evidence import exporting
 from gateway.evidence.asked import JOBS, Asked, ReplayAsked, VerifyAsked
 from gateway.evidence.bench import Bench
@@ -50,14 +40,11 @@ from gateway.evidence.rules_log import compare_archive
 from gateway.evidence.trial import TrialRun
 from gateway.evidence.verification import Against, verify
 from gateway.evidence.witness import FILE as WITNESS
+from gateway.job_parts import Parts, open_parts
 from gateway.lifeline import end_with
-from gateway.ports import AuditStore, DocumentName, RevisionArchive, RulesStore
 from gateway.protocols.oip_v2 import OipV2
 from gateway.protocols.oip_v2_answers import read_answer
-from gateway.stores.revisions_sqlite import SqliteRevisions
-from gateway.stores.rules_redis import RedisRules
 from gateway.times import day_of, moment
-from routing import RouteRules
 
 _NICENESS = 10
 _PROGRESS_SECONDS = 0.2
@@ -94,41 +81,6 @@ class Lines:
 
     def _write(self, line: Mapping[str, Any]) -> None:
         self.raw(msgspec.json.encode(line) + b"\n")
-
-
-class Parts(Struct, frozen=True):
-    """What jobs work with: the records, and the rules of now and of then."""
-
-    settings: Settings
-    store: AuditStore
-    rules: RulesStore
-    archive: RevisionArchive
-    past: Past
-    stack: AsyncExitStack
-
-    async def rules_then(self, model: str, revision: int, cohort_revision: int | None) -> RouteRules:
-        """Return the rules that a record was decided by."""
-        return (await self.past.rules_at(model, revision, cohort_revision)).parsed()
-
-    async def manifests_of(self, model: str, version: str, rules_revision: int | None) -> tuple[Manifest, ...]:
-        """Return the manifests of a version that are known: of now, and as it was at a revision of the rules."""
-        name: DocumentName = ("version", f"{model}/{version}")
-        found: list[bytes] = []
-        try:
-            if (stored := await self.rules.read(*name)) is not None:
-                found.append(stored.json)
-        except RulesUnavailable:
-            if (stored := await self.past.last_known(*name)) is not None:
-                found.append(stored.json)
-        if rules_revision is not None:
-            with suppress(DocumentNotFound, RulesUnavailable, AuditUnavailable):
-                then = await self.past.documents_at(rules_revision, [name])
-                found += [one.json for one in then.values()]
-        manifests = []
-        for json in dict.fromkeys(found):
-            with suppress(InvalidDocument):
-                manifests.append(parse_manifest(json))
-        return tuple(manifests)
 
 
 async def _recompute(parts: Parts, asked: Asked, lines: Lines) -> None:
@@ -225,13 +177,7 @@ _WORK: Final[Mapping[str, Work]] = {
 async def run_job(name: str, settings: Settings, asked: Asked, lines: Lines) -> None:
     """Do a job. Raises `GatewayError` for what cannot be done."""
     async with AsyncExitStack() as stack:
-        store = audit_store(settings, read_only=True)
-        stack.callback(store.close)
-        rules = RedisRules(redis_url(settings))
-        stack.push_async_callback(rules.close)
-        archive = SqliteRevisions(settings.data_dir / "revisions.db", read_only=True)
-        stack.callback(archive.close)
-        await _WORK[name](Parts(settings, store, rules, archive, Past(rules, archive, None), stack), asked, lines)
+        await _WORK[name](open_parts(settings, stack), asked, lines)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -124,6 +124,13 @@ class Lag(Struct, frozen=True):
     corrupt_frames: int
 
 
+class Sealing(Struct, frozen=True):
+    """When the newest signed checkpoint was made (Unix ns, 0: never), and how many have not arrived where they go."""
+
+    last_at_ns: int
+    unpublished: int
+
+
 class Board:
     """64 signed 64-bit integers in a memory-mapped file: one writer, read by the control process at any time.
 

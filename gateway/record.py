@@ -159,4 +159,7 @@ def decode_record(data: bytes | memoryview) -> Record:
     Raises:
         msgspec.DecodeError: not a record.
     """
-    return _decoder.decode(data)
+    try:
+        return _decoder.decode(data)
+    except (UnicodeDecodeError, RecursionError) as error:  # the decoder lets these pass as they are
+        raise msgspec.DecodeError(str(error)) from None

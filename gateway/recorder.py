@@ -89,6 +89,7 @@ class Recorder:
         self._pending: _Read | None = None
         self._committed: Sequence[JournalPosition] = ()
         self._gaps: list[Gap] = []
+        self._unmarked: set[Path] = set()
         self._day = ""
         self._shipped: Mapping[Path, tuple[int, int]] = {}
         self._counted_all = False
@@ -233,6 +234,7 @@ class Recorder:
         self._shipping.discover()
         budget = Budget(BATCH_FRAMES, BATCH_BYTES)
         frames = self._shipping.read(budget)
+        self._mark_damaged()
         places = {folder: (tail.segment, tail.offset) for folder, tail in self._shipping}
         gaps, self._gaps = tuple(self._gaps), []
         batch = Batch(self._today(), frames, self._shipping.positions(), gaps)
@@ -284,7 +286,7 @@ class Recorder:
         logger().error("records_not_shipped", again_in_seconds=self._retry_seconds, exc_info=error)
 
     def _alarm(self, segment: Path, damage: Corruption) -> None:
-        self._corrupt_frames += max(1, damage.missing)
+        self._corrupt_frames += max(1, damage.missing) - damage.told
         logger().error(
             "journal_corrupt",
             segment=str(segment),
@@ -298,17 +300,27 @@ class Recorder:
         journal = damage.journal or segment.parent.name
         found = Gap(journal, damage.sequence, damage.missing, damage.segment, damage.offset, damage.why, time.time_ns())
         self._gaps.append(found)
-        if segment.exists():
-            segment.with_suffix(CORRUPT_SUFFIX).touch(mode=0o600)
+        self._unmarked.add(segment)
+
+    def _mark_damaged(self) -> None:
+        """Mark the damaged segments. One that cannot be marked, since the disk may be full, is tried again later."""
+        for segment in tuple(self._unmarked):
+            try:
+                if segment.exists():
+                    segment.with_suffix(CORRUPT_SUFFIX).touch(mode=0o600)
+                self._unmarked.discard(segment)
+            except OSError as error:
+                logger().error("damaged_segment_not_marked", segment=str(segment), why=str(error))
 
     def _delete_old(self) -> None:
         assert self._counting is not None
+        self._mark_damaged()
         counted = {folder: tail.segment for folder, tail in self._counting}
         oldest_kept = time.time() - self._keep_seconds
         for folder, (shipped, _) in self._shipped.items():
             for number in segment_numbers(folder):
                 path = segment_path(folder, number)
-                done = number < min(shipped, counted.get(folder, 0))
+                done = number < min(shipped, counted.get(folder, 0)) and path not in self._unmarked
                 if done and path.stat().st_mtime <= oldest_kept and not path.with_suffix(CORRUPT_SUFFIX).exists():
                     path.unlink()
 

@@ -2,6 +2,7 @@
 
     valkey          one embedded Valkey for the whole session, emptied before each test; never stop this one
     start_valkey    starts private ones that a test may kill, freeze and start again
+    postgres, database, start_postgres    the same for PostgreSQL; see `tests/postgres_server.py`
     until           waits for a condition, with a deadline
 
 Both Valkeys are a `RunningValkey` with `.url` (for `RedisRules` or `--redis-url`) and `.socket`. For annotations and
@@ -28,6 +29,9 @@ from gateway.errors import ArtifactInvalid
 from gateway.messages import Readiness, Rendered, Result, Work
 from gateway.ports import InferProtocol
 from gateway.stores.embedded_valkey import EmbeddedValkey
+from tests.postgres_server import database, postgres, postgres_binaries, start_postgres
+
+__all__ = ["database", "postgres", "postgres_binaries", "start_postgres"]  # fixtures of all tests
 
 READY_SECONDS = 10.0
 

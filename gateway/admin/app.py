@@ -24,6 +24,7 @@ from gateway.admin.past import Past
 from gateway.admin.privacy import Privacy
 from gateway.admin.probes import Probes
 from gateway.admin.problems import problem
+from gateway.admin.proofs import Proofs
 from gateway.admin.rules import Rules
 from gateway.admin.state import State
 from gateway.book import Book
@@ -64,7 +65,7 @@ def build_admin(
     """
     rules, changes, past, state = Rules(control, book), Changes(control), Past(control), State(control)
     look_ups, privacy, probes = Audit(control, audit), Privacy(audit), Probes(book, audit, troubles)
-    evidence = Evidence(control, audit)
+    evidence, proofs = Evidence(control, audit), Proofs(audit)
     table: Mapping[str, Mapping[str, Call]] = {
         "/admin/v1/models": {"GET": Call(rules.models)},
         "/admin/v1/models/{model}": {"GET": Call(rules.model)},
@@ -90,6 +91,9 @@ def build_admin(
         "/admin/v1/rules/republish": {"POST": Call(state.republish)},
         "/admin/v1/rules/accept": {"POST": Call(state.accept)},
         "/admin/v1/audit/requests/{id:path}": {"GET": Call(look_ups.request)},
+        "/admin/v1/audit/completeness": {"GET": Call(proofs.completeness, DAYS)},
+        "/admin/v1/audit/receipts/{id}": {"GET": Call(proofs.receipt)},
+        "/admin/v1/audit/key": {"GET": Call(proofs.key)},
         "/admin/v1/audit/records": {"GET": Call(look_ups.records, LISTING)},
         "/admin/v1/audit/verify": {"POST": Call(evidence.verify, DAYS)},
         "/admin/v1/audit/recompute": {"POST": Call(evidence.recompute, STRETCH)},

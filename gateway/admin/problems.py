@@ -30,6 +30,8 @@ STATUSES: Mapping[str, int] = {
     "unconfirmed_change": 409,
     "too_many_moves": 409,
     "cannot_replay": 409,
+    "not_covered": 409,
+    "not_proven": 409,
     "revision_conflict": 412,
     "body_too_large": 413,
     "unsupported_encoding": 415,

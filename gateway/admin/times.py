@@ -21,6 +21,14 @@ def moment_of(request: Request, name: str) -> int | None:
     return unix_ns(text, name) if text is not None else None
 
 
+def times_of(request: Request) -> tuple[int | None, int | None]:
+    """Return the parameters `from` and `to`. Raises `InvalidInput`, also when there is nothing between them."""
+    since_ns, until_ns = moment_of(request, "from"), moment_of(request, "to")
+    if since_ns is not None and until_ns is not None and since_ns >= until_ns:
+        raise InvalidInput("from: is not before `to`, so there is nothing between them")
+    return since_ns, until_ns
+
+
 def unix_ns(text: str, name: str) -> int:
     """Return the Unix time (ns) of an RFC 3339 time with a zone, or of a span such as `24h` before now.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import evidence, export, listing, privacy, show
+from gateway.cli import evidence, export, listing, privacy, proofs, show
 from gateway.cli.card import print_card
 from gateway.cli.options import AdminUrl, AsJson, connect, example
 
@@ -45,3 +45,4 @@ listing.register(commands)
 evidence.register(commands)
 export.register(commands)
 privacy.register(commands)
+proofs.register(commands)

@@ -79,7 +79,9 @@ class AdminClient:
         return reading_of(self._accepted(self._send("POST", path, headers=self._who, document=question)))
 
     @contextmanager
-    def stream(self, method: str, *path: str, params: Mapping[str, str]) -> Iterator[Iterator[bytes]]:
+    def stream(
+        self, method: str, *path: str, params: Mapping[str, str], document: Mapping[str, Any] | None = None
+    ) -> Iterator[Iterator[bytes]]:
         """Lend the lines of an answer, each without its end, as they come.
 
         Raises (here, or while lines are taken):
@@ -87,6 +89,8 @@ class AdminClient:
             Unreachable: no gateway, or the answer was cut.
         """
         request: dict[str, Any] = {"headers": self._who, "params": params, "timeout": _STREAM_TIMEOUT}
+        if document:
+            request["json"] = document
         try:
             with self._http.stream(method, _place(path), **request) as response:
                 if not response.is_success:

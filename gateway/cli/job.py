@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from gateway.cli.answers import refusal_of
 from gateway.cli.client import AdminClient
-from gateway.cli.failures import Unreachable
+from gateway.cli.failures import Refusal, Unreachable
 
 
 class Bar(Struct, frozen=True):
@@ -37,14 +37,20 @@ def bar(title: str) -> Iterator[Bar]:
         yield Bar(progress, progress.add_task(title, total=None))
 
 
-def follow(client: AdminClient, call: str, params: Mapping[str, str], title: str) -> dict[str, Any]:
+def follow(
+    client: AdminClient,
+    call: str,
+    params: Mapping[str, str],
+    title: str,
+    document: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Have a job of `/admin/v1/audit/` done and return its result.
 
     Raises:
         Refusal: it could not be done.
         Unreachable: no gateway, or the answer ended before the result.
     """
-    with client.stream("POST", "audit", call, params=params) as lines, bar(title) as shown:
+    with client.stream("POST", "audit", call, params=params, document=document) as lines, bar(title) as shown:
         for line in lines:
             told = json.loads(line)
             if "progress" in told:
@@ -57,6 +63,6 @@ def follow(client: AdminClient, call: str, params: Mapping[str, str], title: str
     raise Unreachable(f"the answer of {client.url} ended before its result", "Run the command again.")
 
 
-def refused(error: Mapping[str, Any], call: str) -> Exception:
+def refused(error: Mapping[str, Any], call: str) -> Refusal:
     """Return the error at the end of a stream as the same that it is where it comes first."""
     return refusal_of({"code": error["code"], "detail": error["message"]}, 200, f"audit/{call}")

@@ -20,7 +20,8 @@ def register(commands: typer.Typer) -> None:
     """Add the commands to `pointsman audit`."""
     commands.command(
         epilog=example(
-            "pointsman audit erase --unit-key ann -m 'request of 12 May'", "pointsman audit erase --request-id hello-1"
+            "pointsman audit erase --unit-key ann --yes -m 'request of 12 May'",
+            "pointsman audit erase --request-id hello-1 --yes",
         )
     )(erase)
     commands.command(epilog=example("pointsman audit prune --dry-run", "pointsman audit prune"))(prune)

@@ -18,6 +18,9 @@ from gateway.errors import AuditUnavailable, DocumentNotFound, InvalidDocument, 
 from gateway.ports import DocumentName, Head, Kind, Revision, RevisionArchive, RulesStore, StoredDocument
 from routing import RouteRules
 
+RulesName = tuple[str, int, int | None]
+"""A model, the revision of its route, and that of the cohorts that it pins (None: that of the route, too)."""
+
 
 class StoredRules(Struct, frozen=True):
     """One model's route with the cohorts that it pins, as they are stored."""
@@ -134,6 +137,34 @@ class Past:
             upto = cohort_revision if cohort_revision is not None else revision
             cohorts = await self.documents_at(upto, [("cohort", name) for name in names])
         return StoredRules(route, {name: stored for (_, name), stored in cohorts.items()})
+
+    async def rules_of(self, wanted: Collection[RulesName]) -> Mapping[RulesName, StoredRules]:
+        """Return what `rules_at` returns, for many at once; those about which it would raise are missing.
+
+        A revision that changed thousands of documents is read once for all of them.
+        """
+        together: dict[tuple[int, int], list[RulesName]] = {}
+        for one in wanted:
+            _, revision, cohort_revision = one
+            together.setdefault((revision, revision if cohort_revision is None else cohort_revision), []).append(one)
+        found: dict[RulesName, StoredRules] = {}
+        for (revision, upto), ones in together.items():
+            with suppress(DocumentNotFound, RulesUnavailable, AuditUnavailable):
+                found |= await self._rules_of(revision, upto, ones)
+        return found
+
+    async def _rules_of(self, revision: int, upto: int, wanted: Sequence[RulesName]) -> dict[RulesName, StoredRules]:
+        routes = await self.documents_at(revision, [("route", model) for model, _, _ in wanted])
+        pinned = {one: pinned_by(route.json) for one in wanted if (route := routes.get(("route", one[0]))) is not None}
+        names = sorted({name for of_one in pinned.values() for name in of_one})
+        cohorts = await self.documents_at(upto, [("cohort", name) for name in names]) if names else {}
+        return {
+            one: StoredRules(
+                routes["route", one[0]],
+                {name: stored for name in of_one if (stored := cohorts.get(("cohort", name))) is not None},
+            )
+            for one, of_one in pinned.items()
+        }
 
     async def newest(self) -> int:
         """Return the revision of the rules now; of the archive when the store does not answer, 0 if it is empty."""

@@ -15,10 +15,10 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, Final
 
-import msgspec
 from msgspec import Struct
 
 from gateway.evidence.findings import Finding, Findings
+from gateway.evidence.glance import UNREADABLE
 from gateway.evidence.places import ERASE, PRUNE
 from gateway.ports import AuditStore, Dropped, Row
 from gateway.record import Record, decode_record
@@ -76,7 +76,7 @@ class Accounts:
         """Note a control record; it counts when `confirm` is called after it."""
         try:
             record = decode_record(row.sealed or b"")
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             return
         if record.role == "control":
             self._fresh.append((record.record_id, control_of(record)))
@@ -95,9 +95,12 @@ class Accounts:
         def find(record_id: str) -> Control | str:
             return self._controls.get(record_id) or lookup(record_id)
 
-        for (pruning, day), places in sorted(self._stubs.items()):
-            if why := _wrong_pruning(find(pruning), day, places):
-                findings.add(_first_of(places, day, f"it was pruned, but {why} (pruning {pruning})"))
+        # What nothing tells of comes first: it is sure then which records are concerned.
+        told = {(pruning, day): find(pruning) for pruning, day in sorted(self._stubs)}
+        for (pruning, day), control in sorted(told.items(), key=lambda one: isinstance(one[1], Control)):
+            if why := _wrong_pruning(control, day, self._stubs[pruning, day]):
+                what = f"it was pruned, but {why} (pruning {pruning})"
+                findings.add(_first_of(self._stubs[pruning, day], day, what))
         for erasure, places in sorted(self._erased.items()):
             self._settle_erasure(store, erasure, places, find(erasure), findings)
         _settle_days(list(gone), list(dropped), find, findings)
@@ -173,7 +176,7 @@ def _was_asked_for(row: Row, control: Control) -> bool:
         return True
     try:
         record = decode_record(row.sealed)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return False
     if record.received_ns > control.received_ns + _CLOCKS_NS:
         return False

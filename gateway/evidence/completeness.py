@@ -12,10 +12,9 @@ Belongs here: counting. Never here: whether the records that are there are genui
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
-from gateway.evidence.glance import decode_glance
+from gateway.evidence.glance import UNREADABLE, decode_glance
 from gateway.gauges import BoardFolder
 from gateway.journal.segment import (
     FRAME_OVERHEAD,
@@ -139,7 +138,9 @@ def _whole(  # noqa: PLR0917 - every trace of a journal
     shipped = position.sequence if position is not None else 0
     holdings = list(held)
     recorded = sum(one.records for one in holdings)
-    pruned = sum(one.stubs for one in holdings) + sum(one.records for one in dropped)
+    # What a dropped day held of stubs is not told apart any more; all its places but those of gaps were pruned.
+    gone = sum(one.last - one.first + 1 - _told(gaps, one.first, one.last) for one in dropped)
+    pruned = sum(one.stubs for one in holdings) + gone
     last = max([shipped, found.last, written, *(one.last for one in holdings)])
     pending = max(0, found.last - shipped)
     absent = last - recorded - pruned - pending
@@ -162,6 +163,11 @@ def _quarantined(absent: int, gaps: Sequence[Gap]) -> int:
     if any(gap.count == 0 for gap in gaps):
         return max(0, absent)
     return max(0, min(absent, sum(gap.count for gap in gaps)))
+
+
+def _told(gaps: Sequence[Gap], first: int, last: int) -> int:
+    """Return how many records between two sequences the gaps tell of."""
+    return sum(gap.count for gap in gaps if first <= gap.first <= last)
 
 
 def _count(  # noqa: PLR0917 - the fields of the account, in their order
@@ -233,7 +239,7 @@ def _read_segment(
 def _received_ns(content: memoryview) -> int:
     try:
         return decode_glance(unpack_content(content)[1]).received_ns
-    except (NoContent, msgspec.MsgspecError):
+    except (NoContent, *UNREADABLE):
         return 0
 
 

@@ -10,12 +10,11 @@ Belongs here: reading a stretch again and naming the rows. Never here: checkpoin
 
 from collections.abc import Iterator
 
-import msgspec
 from msgspec import Struct
 
 from gateway.chain import link
 from gateway.evidence.findings import Finding
-from gateway.evidence.glance import decode_glance, read_record_id, wrong_parts
+from gateway.evidence.glance import UNREADABLE, decode_glance, read_record_id, wrong_parts
 from gateway.evidence.statements import Stretch
 from gateway.ports import AuditStore, Row
 
@@ -35,8 +34,12 @@ class _Seen(Struct, frozen=True):
     record_id: str
 
 
-def diagnose(store: AuditStore, stretch: Stretch, day: str) -> list[Finding]:
-    """Return what is wrong with the rows of a stretch, in order; nothing when they are sound."""
+def diagnose(store: AuditStore, stretch: Stretch, day: str, *, root_holds: bool) -> list[Finding]:
+    """Return what is wrong with the rows of a stretch, in order; nothing when they are sound.
+
+    `root_holds` says that the records give the root that was signed. Then every sealed part and every stub is the one
+    that was recorded, and only what stands beside them can be wrong.
+    """
     found: list[Finding] = []
     run: list[_Seen] = []
     expected = stretch.first
@@ -48,7 +51,8 @@ def diagnose(store: AuditStore, stretch: Stretch, day: str) -> list[Finding]:
 
     def close(after: bytes | None) -> None:
         before = bytes.fromhex(stretch.start) if run and run[0].sequence == stretch.first else None
-        found.extend(_named(one, stretch.journal, day, what) for one, what in _faults(run, before, after))
+        faults = _beside(run, before) if root_holds else _faults(run, before, after)
+        found.extend(_named(one, stretch.journal, day, what) for one, what in faults)
         run.clear()
 
     for row in store.rows(stretch.journal, stretch.first, stretch.last):
@@ -75,7 +79,7 @@ def _seen(row: Row, before: bytes) -> _Seen:
     fault = row.damage
     try:
         record = decode_glance(row.sealed)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return _Seen(row.sequence, row.previous, after, other, fault or "its sealed part is no record", "")
     return _Seen(row.sequence, row.previous, after, other, fault or wrong_parts(row, record), record.record_id)
 
@@ -94,7 +98,7 @@ def _faults(run: list[_Seen], before: bytes | None, after: bytes | None) -> Iter
         if at + 1 < len(open_joints) and open_joints[at + 1] == joint + 1:
             named[joint + 1] = _REPLACED
             at += 2
-        elif joint < 0 or (joint + 1 < len(run) and _chain_before_edited(run, joint + 1, after)):
+        elif joint < 0 or (joint + 1 < len(run) and _is_behind(run, joint + 1, after)):
             named[joint + 1] = _REPLACED
             at += 1
         else:
@@ -112,10 +116,24 @@ def _broken_joints(run: list[_Seen], before: bytes | None, after: bytes | None) 
     return broken
 
 
-def _chain_before_edited(run: list[_Seen], index: int, after: bytes | None) -> bool:
-    """Tell whether a row fits in when its own word for the chain before it is not believed."""
+def _is_behind(run: list[_Seen], index: int, after: bytes | None) -> bool:
+    """Tell whether it is the row behind a broken joint that is wrong.
+
+    Because it fits in when its own word for the chain before it is not believed; or because nothing vouches for it,
+    the one behind it being missing.
+    """
     known = run[index + 1].previous if index + 1 < len(run) else after
-    return known is not None and run[index].after_row_before == known != run[index].after
+    return known is None or run[index].after_row_before == known != run[index].after
+
+
+def _beside(run: list[_Seen], before: bytes | None) -> Iterator[tuple[_Seen, str]]:
+    """Yield the rows of a run whose sealed parts are sound, but not what stands beside them."""
+    for one in run:
+        if one.fault:
+            yield one, one.fault
+        elif before is not None and one.previous != before:
+            yield one, "the chain before it is not the one that was recorded"
+        before = one.after if before is None or one.previous == before else one.after_row_before
 
 
 def _named(one: _Seen, journal: str, day: str, what: str) -> Finding:

@@ -3,6 +3,8 @@
 Belongs here: one record's sealed part and its parts. Never here: its neighbours, or hashes over several records.
 """
 
+from typing import Final
+
 import msgspec
 from msgspec import Struct
 
@@ -23,13 +25,15 @@ class Glance(Struct, frozen=True):
 
 
 decode_glance = msgspec.msgpack.Decoder(Glance).decode
+UNREADABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
+"""What decoding a sealed part raises when it is no record: also text that is no UTF-8, and nesting without end."""
 
 
 def read_record_id(sealed: bytes | None) -> str:
     """Return the record id of a sealed part; "" when it cannot be read."""
     try:
         return decode_glance(sealed).record_id if sealed is not None else ""
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return ""
 
 

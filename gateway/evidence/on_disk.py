@@ -9,12 +9,10 @@ Belongs here: reading segments and comparing. Never here: changing anything, or 
 
 from pathlib import Path
 
-import msgspec
-
 from gateway.capture import fits, is_erased
 from gateway.chain import genesis, link
 from gateway.evidence.findings import Finding, Findings
-from gateway.evidence.glance import Glance, decode_glance
+from gateway.evidence.glance import UNREADABLE, Glance, decode_glance
 from gateway.evidence.uncovered import chain_after
 from gateway.journal.segment import (
     FRAME_OVERHEAD,
@@ -61,12 +59,12 @@ class _Worker:
         self._folder = folder
         gaps = [gap for gap in disk.store.gaps() if _worker_of(gap.journal) == folder.name]
         self._gaps = frozenset((gap.segment, gap.offset) for gap in gaps)
-        self._gap_segments = frozenset(gap.segment for gap in gaps)
         self._positions = self._read_positions()
         self._journal = ""
         self._expected = 0
         self._chain: bytes | None = None
         self._before = -1
+        self._lost = False
         self._met: set[str] = set()
 
     def _read_positions(self) -> dict[str, JournalPosition]:
@@ -84,9 +82,12 @@ class _Worker:
 
     def _contiguous(self, numbers: list[int]) -> None:
         """From the newest down no segment may be missing; below the oldest only damaged ones are kept."""
+        damaged = {segment for segment, _ in self._gaps}
+        missing = 0
         for below, number in zip(reversed(numbers[:-1]), reversed(numbers[1:]), strict=True):
-            if below != number - 1 and below not in self._gap_segments:
-                self._say(f"segment {number - 1} is missing", number - 1)
+            missing = missing or (number - 1 if below != number - 1 else 0)
+            if missing and below not in damaged:
+                self._say(f"segment {missing} is missing", missing)
                 return
 
     def _shipped_to(self, numbers: list[int]) -> None:
@@ -110,11 +111,11 @@ class _Worker:
         try:
             header, start = parse_header(data)
         except HeaderIncomplete:
-            if not newest and number not in self._gap_segments:
+            if not newest:
                 self._say("its header is cut short", number)
             return
         except HeaderUnreadable as error:
-            if number not in self._gap_segments:
+            if (number, 0) not in self._gaps:
                 self._say(str(error), number)
             return
         self._enter(number, header)
@@ -123,7 +124,7 @@ class _Worker:
 
     def _enter(self, number: int, header: SegmentHeader) -> None:
         self._disk.names.add(header.journal)
-        excused = number in self._gap_segments or self._before in self._gap_segments
+        excused = (number, 0) in self._gaps or self._lost
         if header.segment != number:
             self._say(f"it says that it is segment {header.segment}", number, header.journal)
         if header.journal == self._journal and self._before == number - 1:
@@ -131,7 +132,12 @@ class _Worker:
                 self._say("it does not follow on the segment before it", number, header.journal, header.first_sequence)
         elif header.first_sequence == 1 and header.chain != genesis(header.journal):
             self._say("it does not begin as its journal does", number, header.journal, 1)
+        elif header.first_sequence > 1 and self._before == number - 1 and not excused:
+            self._say("it is of another journal than the segment before it", number, header.journal)
+        if _worker_of(header.journal) != self._folder.name:
+            self._say("it is of the journal of another worker", number, header.journal)
         self._journal, self._expected, self._chain = header.journal, header.first_sequence, header.chain
+        self._lost = False
 
     def _frames(self, number: int, data: bytes, start: int, *, newest: bool) -> None:
         view, at = memoryview(data), start
@@ -151,7 +157,7 @@ class _Worker:
                     self._say(f"a frame {flaw}", number, self._journal, self._expected)
                 onward = resume(view, at, self._expected)
                 if onward is None:
-                    self._chain = None
+                    self._chain, self._lost = None, True
                     return
                 at, self._expected = onward
                 self._chain = None
@@ -186,7 +192,7 @@ class _Worker:
             return "a frame is not the record that stands in the store"
         try:
             record = decode_glance(sealed)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             return "" if told else f"a frame is no record: {error}"
         return _wrong_parts(row, record, request, response)
 

@@ -30,6 +30,7 @@ from msgspec import Struct
 from gateway.capture import SALT_BYTES, open_part
 from gateway.chain import leaf, link, proves
 from gateway.errors import DocumentNotFound, NotCovered, NotProven
+from gateway.evidence.glance import UNREADABLE
 from gateway.evidence.inclusion import include
 from gateway.evidence.keys import VerifyingKey
 from gateway.evidence.statements import NotCanonical, Statement, is_signed_by, parse_statement
@@ -117,7 +118,7 @@ def receipt(store: AuditStore, place: Place, key: VerifyingKey) -> bytes:
     found = include(store, place)
     try:
         record = decode_record(row.sealed)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise NotProven(f"the record is damaged: {error}; audit verify says more") from None
     document = _Receipt(
         format=FORMAT,
@@ -167,7 +168,7 @@ def verify_receipt(document: bytes, key: VerifyingKey) -> Proven:
         raise NotProven("the record is not among those that its checkpoint covers, or it was changed")
     try:
         record = decode_record(sealed)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise NotProven(f"what it proves is no record: {error}") from None
     if given.record is not None and given.record != _readable(record):
         raise NotProven('what it says under "record" is not what the sealed record says')

@@ -9,7 +9,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from gateway.errors import AuditUnavailable, DocumentNotFound, InvalidDocument, RulesUnavailable
+from gateway.errors import GatewayError
 from gateway.evidence.decisions import Finding, Then, judge_primary, judge_shadow, then_of, undecided
 from gateway.evidence.reasons import Reasons
 from gateway.ports import Kept
@@ -25,11 +25,8 @@ _ROUTE_WEIGHT = 50
 
 Wanted = tuple[str, int, int | None]
 """A model, the revision of its route and that of its cohorts (None: it pinned none), as records have them."""
-RulesThen = Callable[[str, int, int | None], Awaitable[RouteRules]]
-"""Returns a model's route as of a revision with its cohorts as of another.
-
-Raises `DocumentNotFound`, `InvalidDocument`, `RulesUnavailable` or `AuditUnavailable` when nobody can tell.
-"""
+RulesThen = Callable[[Sequence[Wanted]], Awaitable[Mapping[Wanted, RouteRules | GatewayError]]]
+"""Returns each model's route as of its revision with its cohorts as of theirs, or why nobody can tell."""
 
 
 class Difference(Struct, frozen=True):
@@ -78,11 +75,10 @@ class Recomputation:
     async def take(self, chunk: Sequence[Kept]) -> None:
         """Decide the requests of some records again."""
         records = [kept.frame.record for kept in chunk if kept.frame.record.role != "control"]
-        for wanted in dict.fromkeys(
+        named = dict.fromkeys(
             (one.model, one.revision, one.cohort_revision) for one in records if one.revision is not None
-        ):
-            if wanted not in self._rules:
-                await self._learn(wanted)
+        )
+        await self._learn([wanted for wanted in named if wanted not in self._rules])
         self._records += len(records)
         for record in records:
             finding = self._judge(record)
@@ -124,18 +120,17 @@ class Recomputation:
             if len(self._differences) < MOST_LISTED:
                 self._differences.append(_difference(record, finding.words))
 
-    async def _learn(self, wanted: Wanted) -> None:
-        try:
-            rules = await self._rules_then(*wanted)
-        except (DocumentNotFound, InvalidDocument, RulesUnavailable, AuditUnavailable) as error:
-            found: Then | Finding = Finding("unchecked", error.message)
+    async def _learn(self, wanted: Sequence[Wanted]) -> None:
+        told = await self._rules_then(wanted) if wanted else {}
+        for one, rules in told.items():
             weight = _ROUTE_WEIGHT
-        else:
-            then = then_of(rules)
-            found = then if then is not None else Finding("unchecked", f"model {wanted[0]} had no route then")
-            weight = _ROUTE_WEIGHT + sum(len(cohort.keys) for cohort in rules.cohorts.values())
-        self._rules[wanted], self._weights[wanted] = found, weight
-        self._weight += weight
+            if isinstance(rules, GatewayError):
+                self._rules[one] = Finding("unchecked", rules.message)
+            else:
+                self._rules[one] = then_of(rules) or Finding("unchecked", f"model {one[0]} had no route then")
+                weight += sum(len(cohort.keys) for cohort in rules.cohorts.values())
+            self._weights[one] = weight
+            self._weight += weight
 
     def _forget(self) -> None:
         """Let go of the rules and primaries that were met first, so that a long stretch takes no more memory."""

@@ -9,10 +9,8 @@ Belongs here: that loop, and going through a journal's rows once. Never here: ch
 from collections.abc import Iterator
 from hashlib import sha256
 
-import msgspec
-
 from gateway.evidence.accounts import ACCOUNTING_ACTIONS, Accounts
-from gateway.evidence.glance import decode_glance, wrong_parts
+from gateway.evidence.glance import UNREADABLE, decode_glance, wrong_parts
 from gateway.evidence.statements import Stretch
 from gateway.ports import Row
 
@@ -79,7 +77,7 @@ def walk(rows: JournalRows, stretch: Stretch, day: str, accounts: Accounts, walk
             walked.records += 1
             try:
                 record = decode_glance(sealed)
-            except msgspec.MsgspecError:
+            except UNREADABLE:
                 sound = False
             else:
                 if wrong_parts(row, record):

@@ -44,6 +44,9 @@ class Trust:
                 findings.add(Finding(f"its published key {one.key} is another, {key.id}", one.gateway))
                 continue
             self._published.setdefault(one.gateway, {})[key.id] = key
+        for gateway, key in own.items():
+            if key.id not in self._published.get(gateway, {}):
+                findings.add(Finding(f"its key {key.id} is not among those that are published in the store", gateway))
 
     def key(self, gateway: str, key_id: str) -> VerifyingKey | str:
         """Return the key by which a checkpoint of a gateway may be signed, or in words why it may not."""

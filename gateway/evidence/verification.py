@@ -11,13 +11,13 @@ What came after the newest checkpoint is held against its journal only: nothing 
 Belongs here: the order of these. Never here: any of them, or HTTP.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from msgspec import Struct
 
 from gateway.chain import root_of
-from gateway.errors import EvidenceError
+from gateway.errors import AuditUnavailable, EvidenceError
 from gateway.evidence.accounts import Accounts, Control, control_of
 from gateway.evidence.continuity import Continuity
 from gateway.evidence.diagnosis import diagnose
@@ -105,7 +105,8 @@ class _Verification:
         self._continuity: dict[str, Continuity] = {}
         self._covered: dict[tuple[str, str], Holding] = {}
         self._walked = Walked()
-        self._uncovered = 0
+        self._met: list[Finding] = []
+        self._tails: dict[str, int] = {}
         self._checkpoints = 0
         self._frames = 0
 
@@ -126,7 +127,7 @@ class _Verification:
             records=self._walked.records,
             stubs=self._walked.stubs,
             erased=self._walked.erased,
-            uncovered=self._uncovered,
+            uncovered=sum(self._tails.values()),
             checkpoints=self._checkpoints,
             frames=self._frames,
             count=self._findings.count,
@@ -162,17 +163,19 @@ class _Verification:
             return
         self._checkpoints += 1
         self._walked.leaves.clear()
-        sound = True
-        for stretch in checked.stretches:
-            sound &= self._stretch(stretch, checkpoint.day)
-        if sound and checked.statement is not None:
-            sound = root_of(self._walked.leaves).hex() == checked.statement.root
-            if not sound:
-                self._say_root(checkpoint, checked)
-        self._accounts.confirm(covered=sound and checked.sound)
+        unsound = [stretch for stretch in checked.stretches if not self._stretch(stretch, checkpoint)]
+        leaves, said = self._walked.leaves, checked.statement
+        root_holds = said is not None and len(leaves) == said.size and root_of(leaves).hex() == said.root
+        for stretch in unsound:
+            self._met += diagnose(self._store, stretch, checkpoint.day, root_holds=root_holds)
+        self._say_in_order()
+        if not unsound and said is not None and not root_holds:
+            self._say_root(checkpoint, checked)
+        self._accounts.confirm(covered=not unsound and root_holds)
         self._progress(min(self._walked.records + self._walked.stubs, self._total), self._total)
 
-    def _stretch(self, stretch: Stretch, day: str) -> bool:
+    def _stretch(self, stretch: Stretch, checkpoint: SignedCheckpoint) -> bool:
+        day, number = checkpoint.day, checkpoint.number
         self._follow(stretch, day)
         rows = self._rows_of(stretch.journal)
         self._outside(rows, stretch.first, day)
@@ -181,10 +184,18 @@ class _Verification:
         covered = self._covered.get((stretch.journal, day))
         size, first = (covered.records, covered.first) if covered is not None else (0, stretch.first)
         self._covered[stretch.journal, day] = Holding(stretch.journal, day, first, stretch.last, size + stretch.size, 0)
-        if not sound:
-            for finding in diagnose(self._store, stretch, day):
-                self._findings.add(finding)
+        if sound and not self._is_found(stretch, number):
+            what = f"the store does not find checkpoint {number}, which covers it"
+            self._met.append(Finding(what, "", stretch.journal, stretch.first, "", day, number))
         return sound
+
+    def _is_found(self, stretch: Stretch, number: int) -> bool:
+        """Tell whether a look-up from a place to its checkpoint works, on which receipts depend."""
+        for sequence in {stretch.first, stretch.last}:
+            found = self._store.checkpoint_of(Place(stretch.journal, sequence))
+            if found is None or found.number != number:
+                return False
+        return True
 
     def _follow(self, stretch: Stretch, day: str) -> None:
         self._continuity_of(stretch.journal).follow(stretch, day)
@@ -208,7 +219,13 @@ class _Verification:
         for row, last in rows.before(before):
             which = "it stands" if last == row.sequence else f"it and all up to {last} stand"
             what = f"{which} outside every checkpoint"
-            self._findings.add(Finding(what, "", row.journal, row.sequence, read_record_id(row.sealed), day))
+            self._met.append(Finding(what, "", row.journal, row.sequence, read_record_id(row.sealed), day))
+
+    def _say_in_order(self) -> None:
+        """Note what was met since the last call, in the order in which a checkpoint lists records."""
+        for finding in sorted(self._met, key=lambda one: (one.journal, one.sequence)):
+            self._findings.add(finding)
+        self._met.clear()
 
     def _say_root(self, checkpoint: SignedCheckpoint, checked: Checked) -> None:
         """The chain holds and the root does not: only stubs, whose own chain is taken as they say, can do that."""
@@ -228,6 +245,7 @@ class _Verification:
         """Look at the rows after the last one that is covered: only the newest records of a journal may be there."""
         rows, continuity = self._rows_of(journal), self._continuity_of(journal)
         self._outside(rows, rows.last + 1, "")
+        self._say_in_order()
         first = row = rows.next
         if first is None:
             return
@@ -245,7 +263,7 @@ class _Verification:
         if why:
             self._findings.add(Finding(why, "", journal, first.sequence, read_record_id(first.sealed)))
         else:
-            self._uncovered += count
+            self._tails[journal] = count
 
     def _no_tail(self, journal: str, first: int) -> str:
         """Say why rows cannot be the newest of a journal, "" when they can."""
@@ -257,22 +275,34 @@ class _Verification:
         return "it stands outside every checkpoint" if newest is not None and day < newest.day else ""
 
     def _days(self) -> None:
-        """See that every day holds just what its checkpoints cover, and the newest day no less."""
-        for (journal, day), covered in sorted(self._covered.items()):
+        """See that every day holds just what its checkpoints cover, and the newest day what came since as well.
+
+        What a store holds is counted, so this also finds records that it does not show where they should stand.
+        """
+        for journal, day in sorted({*self._covered, *((one.journal, one.day) for one in self._holdings())}):
             if journal in self._findings.journals:
                 continue  # what is wrong with it is told already, and would be told once more
-            held = next((one for one in self._held.get(journal, []) if one.day == day), None)
+            held = next((one for one in self._held.get(journal, ()) if one.day == day), None)
+            covered = self._covered.get((journal, day), Holding(journal, day, 1, 0, 0, 0))
             newest = self._succession.newest.get(journal.partition("/")[0])
+            tail = self._tails.get(journal, 0) if newest is None or day >= newest.day else 0
             size = held.records + held.stubs if held is not None else 0
-            open_end = newest is not None and day >= newest.day and held is not None and held.last > covered.last
-            if held is None or held.first != covered.first or (not open_end and size != covered.records):
-                what = f"its records are not all kept under the day {day} that they were recorded in"
-                self._findings.add(Finding(what, journal=journal, sequence=covered.first, day=day))
+            if held is None or size < covered.records or size > covered.records + tail or held.first < covered.first:
+                what = f"the records of the day {day} are not all and only those that its checkpoints cover"
+                self._findings.add(Finding(what, "", journal, _odd_place(held, covered), "", day))
+
+    def _holdings(self) -> Iterator[Holding]:
+        return (one for held in self._held.values() for one in held)
 
     def _ends(self) -> None:
         after = self._store.positions()
         for journal in sorted({*self._continuity, *self._positions, *(one.journal for one in self._dropped)}):
             self._continuity_of(journal).end(self._positions.get(journal), after.get(journal))
+        for gap in self._gaps:
+            # Where a segment's header cannot be read, its gap bears the name of the worker, which has no gateway in it.
+            if "/" in gap.journal and gap.journal not in after:
+                what = "a gap is told of in a journal that was never shipped"
+                self._findings.add(Finding(what, journal=gap.journal, sequence=gap.first))
 
     def _disk(self, journals: Path) -> None:
         disk = Disk(journals, self._store, self._findings)
@@ -288,7 +318,10 @@ class _Verification:
 
     def _look_up(self, record_id: str) -> Control | str:
         """Find a control record that was recorded on a day that is not walked, or since this began."""
-        kept = [one for one in self._store.find(record_id) if one.frame.record.record_id == record_id]
+        try:
+            kept = [one for one in self._store.find(record_id) if one.frame.record.record_id == record_id]
+        except AuditUnavailable as error:
+            return f"the record of it cannot be read: {error.message}"
         if not kept or kept[0].frame.record.role != "control":
             return "no control record tells of that"
         frame = kept[0].frame
@@ -302,3 +335,10 @@ class _Verification:
         if not is_signed_by(key, found.checkpoint.statement, found.checkpoint.signature):
             return "the record of it proves nothing: the signature of its checkpoint does not hold"
         return control_of(decode_record(found.row.sealed or b""))
+
+
+def _odd_place(held: Holding | None, covered: Holding) -> int:
+    """Return the sequence that a day holds beyond those that are covered, as far as its first and last one tell."""
+    if held is None or covered.first <= held.first <= held.last <= covered.last:
+        return covered.first
+    return held.first if held.first < covered.first or covered.records == 0 else held.last

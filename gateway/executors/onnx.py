@@ -12,6 +12,7 @@ import asyncio
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from time import monotonic_ns
 from typing import Any, TypeVar
 
@@ -22,7 +23,17 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from gateway.catalog import Manifest, Signature
 from gateway.config import OnnxSettings
-from gateway.errors import ArtifactError, DeadlineExceeded, GatewayError, InvalidInput, ModelFailed, VersionNotReady
+from gateway.errors import (
+    ArtifactError,
+    ArtifactInvalid,
+    DeadlineExceeded,
+    GatewayError,
+    InvalidInput,
+    ModelFailed,
+    Overloaded,
+    VersionNotReady,
+)
+from gateway.executors.onnx_batching import Batcher, Started, can_batch
 from gateway.executors.onnx_pace import Pace
 from gateway.executors.onnx_session import DTYPES, FATAL, Loaded, load, words_of
 from gateway.logs import logger
@@ -34,6 +45,8 @@ _WARM_UP_RUNS = 5
 _WARM_UP_ENOUGH_NS = 50_000_000
 _WARM_UP_LIMIT_NS = 10_000_000_000
 
+_BATCHES_AT_ONCE = 2
+"""Shared runs under way at once: the next batch gathers while one runs, and a second thread may take it."""
 _LARGE_BODY = 256 * 1024
 """Bodies above this many bytes take milliseconds to read, too long for the event loop."""
 
@@ -58,6 +71,8 @@ class OnnxExecutor:
         self._pace = Pace()
         self._inline_below_ns = settings.inline_below_ms * 1e6
         self._loaded: Loaded | None = None
+        self._batchers: Mapping[str, Batcher] = {}
+        self._queued = dict.fromkeys(pools, 0)
         self._why = "not prepared yet"
 
     async def prepare(self) -> None:
@@ -72,7 +87,31 @@ class OnnxExecutor:
             self._why = error.message
             raise
         await self._warm_up(loaded)
+        self._batchers = self._batchers_of(loaded)
         self._loaded = loaded
+
+    def _batchers_of(self, loaded: Loaded) -> Mapping[str, Batcher]:
+        """Return what batches the slow runs of each lane; nothing, when the manifest does not ask for it."""
+        manifest, backend = self._manifest, self._manifest.backend.onnx
+        if backend is None or backend.batching is None:
+            return {}
+        if not can_batch(loaded.signature):
+            self._why = (
+                f"version {manifest.version} of model {manifest.model}: backend.onnx.batching needs a free first "
+                "dimension in every input and output; leave it out"
+            )
+            raise ArtifactInvalid(self._why)
+        name = f"{manifest.model}/{manifest.version}"
+        return {
+            lane: Batcher(
+                name,
+                backend.batching,
+                partial(_start_run, loaded.session, pool),
+                at_once=_BATCHES_AT_ONCE,
+                depth=self._settings.queue_depth,
+            )
+            for lane, pool in self._pools.items()
+        }
 
     async def ready(self) -> Readiness:
         """Tell whether the version is loaded, with its signature."""
@@ -85,6 +124,7 @@ class OnnxExecutor:
         Raises:
             VersionNotReady: not prepared, or released.
             DeadlineExceeded: the deadline passed before or during the run.
+            Overloaded: too many requests wait for a thread already.
             MalformedBody, UnsupportedEncoding, InvalidInput: the body does not fit the signature, or its values the
                 model.
             ModelFailed: the model failed on input that fits its signature.
@@ -99,19 +139,28 @@ class OnnxExecutor:
         elements = _elements(tensors.inputs)
         if self._pace.expected_ns(elements) < self._inline_below_ns:
             queue_ns, (arrays, started, ended) = 0, _timed_run(loaded.session, names, tensors.inputs, None)
+            self._pace.observe(elements, ended - started)
         else:
             submitted = monotonic_ns()
-            arrays, started, ended = await self._run_in_thread(loaded.session, names, tensors.inputs, work)
+            batcher = self._batchers.get(work.lane)
+            if batcher is not None and batcher.splits:
+                arrays, started, ended = await batcher.submit(names, tensors.inputs, work.deadline_ns)
+            else:
+                arrays, started, ended = await self._run_in_thread(loaded.session, names, tensors.inputs, work)
+                self._pace.observe(elements, ended - started)
             queue_ns = started - submitted
-        self._pace.observe(elements, ended - started)
         outputs = [(name, loaded.datatypes[name], array) for name, array in zip(names, arrays, strict=True)]
         body = protocol.encode(self._manifest.model, self._manifest.version, tensors.oip_id, outputs)
         return Result(Rendered(200, body), BACKEND, queue_ns, ended - started)
 
     async def release(self) -> None:
         """Drop the session. Runs that still hold it end as they would have; the last one frees it."""
-        last = [self._loaded]
+        last: list[object] = [self._loaded, self._batchers]
+        batchers, self._batchers = self._batchers, {}
         self._loaded, self._why = None, "released"
+        for batcher in batchers.values():
+            await batcher.close()
+        del batchers
         await asyncio.to_thread(last.clear)  # freeing a large model takes too long for the event loop
 
     async def _decode(self, work: Work, protocol: InferProtocol, signature: Signature) -> Tensors:
@@ -130,12 +179,18 @@ class OnnxExecutor:
 
     async def _in_thread(self, work: Work, call: Callable[[], T]) -> T:
         """Return what `call` returns in a thread of the lane, unless the deadline comes first."""
-        job = self._pools[work.lane].submit(call)
+        depth = self._settings.queue_depth
+        if self._queued[work.lane] >= depth:
+            raise Overloaded(f"{depth} requests wait for this version already; try again shortly", BACKEND)
+        self._queued[work.lane] += 1
         try:
+            job = self._pools[work.lane].submit(call)
             async with asyncio.timeout((work.deadline_ns - monotonic_ns()) / 1e9):
                 return await asyncio.wrap_future(job)
         except TimeoutError:
             raise DeadlineExceeded("the request was stopped at its time-out", BACKEND) from None
+        finally:
+            self._queued[work.lane] -= 1
 
     async def _warm_up(self, loaded: Loaded) -> None:
         """Run the model on made-up input to bring it up to speed and to learn how long a run takes.
@@ -163,6 +218,17 @@ class OnnxExecutor:
             _, started, ended = await self._run_in_thread(loaded.session, names, feed, work)
             times.append(ended - started)
         return int(statistics.median(times))
+
+
+def _start_run(session: Any, pool: ThreadPoolExecutor, names: Sequence[str], feed: Feed) -> Started:
+    """Start a run that others may share, in a thread."""
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = FATAL
+
+    def stop() -> None:
+        options.terminate = True  # one that has ended does not mind
+
+    return Started(asyncio.wrap_future(pool.submit(_timed_run, session, names, feed, options)), stop)
 
 
 def _timed_run(session: Any, names: Sequence[str], feed: Feed, options: Any) -> TimedRun:

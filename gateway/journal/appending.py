@@ -25,7 +25,14 @@ import msgspec
 from gateway.chain import link
 from gateway.errors import AuditUnavailable
 from gateway.journal.recovery import find_end
-from gateway.journal.segment import MAX_PAYLOAD_BYTES, SegmentHeader, pack_frame, pack_header, segment_path
+from gateway.journal.segment import (
+    MAX_PAYLOAD_BYTES,
+    SegmentHeader,
+    pack_frame,
+    pack_header,
+    segment_path,
+    sync_folder,
+)
 from gateway.journal.syncing import Syncer
 from gateway.logs import logger
 from gateway.metrics import Board, Slot
@@ -85,8 +92,8 @@ class Journal:
                 self._file, self._size = self._begin_segment()
                 undo.callback(os.close, self._file)
                 self.sync()
-                _sync_folder(folder)
-                _sync_folder(folder.parent)
+                sync_folder(folder)
+                sync_folder(folder.parent)
             except OSError as error:
                 raise AuditUnavailable(f"journal {self._folder} cannot be written: {error}") from error
             undo.pop_all()
@@ -153,12 +160,12 @@ class Journal:
             try:
                 for descriptor in retired:
                     os.fdatasync(descriptor)
+                    self._retired.popleft()  # first, so that it is never closed twice
                     os.close(descriptor)
-                    self._retired.popleft()
                 if in_folder:
-                    _sync_folder(self._folder)
+                    sync_folder(self._folder)
                 os.fdatasync(file)
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it was, nobody knows what the disk holds
                 raise self._fail("sync", error) from None
 
     def close(self) -> None:
@@ -206,7 +213,7 @@ class Journal:
             self._retired.append(full)
             self._folder_unsynced = True
 
-    def _fail(self, what: str, why: OSError | str) -> AuditUnavailable:
+    def _fail(self, what: str, why: Exception | str) -> AuditUnavailable:
         self._failed = True
         logger().error("journal_failed", journal=self._name, segment=self._segment, at=what, why=str(why))
         return AuditUnavailable(_REFUSAL)
@@ -232,11 +239,3 @@ def _take(folder: Path) -> int:
         os.close(descriptor)
         raise AuditUnavailable(f"journal {folder} is being written by another process; stop that one first") from None
     return descriptor
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

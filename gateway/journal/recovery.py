@@ -6,6 +6,7 @@ meaning is not sure.
 
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct
@@ -40,12 +41,18 @@ class JournalEnd(Struct, frozen=True):
 def find_end(folder: Path, name: str) -> JournalEnd:
     """Return where the journal in `folder` ends, after cutting the torn tail that a killed writer may have left.
 
+    What is left of it survives the death of the machine then, whatever the killed writer had synced: the next records
+    go on behind it, and could otherwise outlive it.
+
     `name` (`<gateway>/<worker>`) is what the name of a journal that is begun here starts with.
     Only the newest segment is read. When it is damaged so that its last sequence is not sure, nothing of it is
     touched and another journal begins beside it; the recorder raises the alarm about what it cannot read.
     """
     numbers = segment_numbers(folder)
     newest = numbers[-1] if numbers else 0
+    for number in numbers:
+        with suppress(FileNotFoundError):  # deleted meanwhile, because it was shipped
+            _sync(segment_path(folder, number))
     for number in reversed(numbers):
         path = segment_path(folder, number)
         data = path.read_bytes()
@@ -98,6 +105,14 @@ def _end_of(path: Path, data: bytes, header: SegmentHeader, start: int) -> tuple
 def _chain_after(sequence: int, content: memoryview) -> bytes:
     previous, sealed, _, _ = unpack_content(content)
     return link(previous, sequence, sealed)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _cut(path: Path, size: int) -> None:

@@ -7,7 +7,7 @@ Integers are little-endian.
     header  = magic "PMJRNL\\r\\n" (8 bytes), format version u16 (2), length of the map u16, crc32c of the map u32, map
     map     = msgpack {"journal": str, "segment": int, "first_sequence": int, "created_ns": int, "chain": bytes}
     frame   = length of the payload u32, crc32c of (sequence, payload) u32, sequence u64, payload
-    payload = the content of one record (`gateway.sealing`), never empty, at most 1 GiB
+    payload = the content of one record (`gateway.sealing`), never empty, at most 1 GiB; erased, zeros for its parts
 
 The name in the map is the journal's own, `<gateway>/<worker>.<12 hex digits>`, drawn when its first segment is made.
 Its sequences begin at 1 and have no gap, within a segment, from one to the next and over restarts of the worker. Its
@@ -17,7 +17,7 @@ that cannot tell where its journal ends begins another one beside it, under anot
 Frames are appended in order by one writer, each by a single write, so a reader that meets a frame which runs past the
 end of a live segment reads it again later.
 
-Belongs here: bytes to frames and back. Never here: opening, writing, syncing or deleting files.
+Belongs here: bytes to frames and back, and the names of segments. Never here: opening, writing or deleting them.
 """
 
 import os
@@ -28,6 +28,8 @@ from pathlib import Path
 import msgspec
 from crc32c import crc32c
 from msgspec import Struct
+
+from gateway.sealing import NoContent, parts_at
 
 MAGIC = b"PMJRNL\r\n"
 FORMAT_VERSION = 2
@@ -73,7 +75,8 @@ class Flaw(Enum):
 class Corruption(Struct, frozen=True):
     """Damage found while reading: where it begins, the sequence expected there, and how many records are lost by it.
 
-    `missing` is 0 when that cannot be told yet. `frames_follow` says that reading goes on in the same segment.
+    `missing` is 0 when that cannot be told yet, or none is. `frames_follow` says that reading goes on in the same
+    segment. `told` is how many of the missing an earlier damage stood for, of which nobody could tell yet.
     """
 
     journal: str
@@ -83,6 +86,7 @@ class Corruption(Struct, frozen=True):
     missing: int
     why: str
     frames_follow: bool
+    told: int = 0
 
 
 def segment_path(folder: Path, number: int) -> Path:
@@ -94,6 +98,15 @@ def segment_numbers(folder: Path) -> list[int]:
     """Return the numbers of the segments in `folder`, ascending; files that are none are passed over."""
     stems = (name.removesuffix(SUFFIX) for name in os.listdir(folder) if name.endswith(SUFFIX))  # noqa: PTH208 - polled
     return sorted(int(stem) for stem in stems if len(stem) == 12 and stem.isascii() and stem.isdigit())
+
+
+def sync_folder(folder: Path) -> None:
+    """Return when the names in `folder` survive the death of the machine. Raises `OSError`."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def pack_header(header: SegmentHeader) -> bytes:
@@ -137,7 +150,10 @@ def pack_frame(sequence: int, payload: bytes) -> bytes:
 
 
 def read_frame(view: memoryview, at: int) -> tuple[int, memoryview] | Flaw:
-    """Return (sequence, payload) of the frame that begins at `at`, whatever its sequence, or what is wrong with it."""
+    """Return (sequence, payload) of the frame that begins at `at`, whatever its sequence, or what is wrong with it.
+
+    A frame whose checksum is that of itself with zeros for its parts is erased, or is being erased: so it is returned.
+    """
     start = at + FRAME_OVERHEAD
     if start > len(view):
         return Flaw.INCOMPLETE
@@ -148,9 +164,21 @@ def read_frame(view: memoryview, at: int) -> tuple[int, memoryview] | Flaw:
     if end > len(view):
         return Flaw.INCOMPLETE
     payload = view[start:end]
-    if crc32c(payload, crc32c(view[at + 8 : start])) != checksum:
-        return Flaw.CHECKSUM
+    begun = crc32c(view[at + 8 : start])
+    if crc32c(payload, begun) != checksum:
+        erased = _without_parts(payload)
+        if erased is None or crc32c(erased, begun) != checksum:
+            return Flaw.CHECKSUM
+        return sequence, memoryview(erased)
     return sequence, payload
+
+
+def _without_parts(payload: memoryview) -> bytes | None:
+    try:
+        parts = parts_at(payload)[0]
+    except NoContent:
+        return None
+    return bytes(payload[:parts]) + bytes(len(payload) - parts)
 
 
 def frame_end(view: memoryview, at: int) -> int:
@@ -163,12 +191,16 @@ def resume(view: memoryview, at: int, sequence: int) -> tuple[int, int] | None:
     """Return (offset, sequence) of the good frame after a bad one at `at`, where `sequence` was expected.
 
     None when that is not sure. Sure is a frame at that very place which carries a later sequence (frames before it
-    were taken out), and a frame with the next sequence where the bad one's length leads to (its payload was damaged).
-    Any other search could take bytes that a client sent in a request for a frame.
+    were taken out), or an earlier one (it was put there) and then what stands where it ends; and a frame with the next
+    sequence where the bad one's length leads to (its payload was damaged). Any other search could take bytes that a
+    client sent in a request for a frame.
     """
     here = read_frame(view, at)
-    if not isinstance(here, Flaw):
-        return (at, here[0]) if here[0] > sequence else None
+    while not isinstance(here, Flaw):
+        if here[0] >= sequence:
+            return at, here[0]
+        at += FRAME_OVERHEAD + len(here[1])
+        here = read_frame(view, at)
     if here is not Flaw.CHECKSUM:
         return None
     end = frame_end(view, at)

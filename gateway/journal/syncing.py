@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from gateway.errors import AuditUnavailable
+from gateway.logs import logger
 
 SYNC_SECONDS = 0.05
 Waiting = asyncio.Future[None]
@@ -21,12 +22,13 @@ class Syncer:
     """Calls `sync` in a thread of its own until it raises `AuditUnavailable` or `close` is called.
 
     With `groups`, a sync follows at once on every `join`; else it comes within `SYNC_SECONDS` of a `touch`. `tick` is
-    called about every `SYNC_SECONDS` in either case.
+    called about every `SYNC_SECONDS` in either case; what it raises is logged.
     """
 
     def __init__(self, name: str, sync: Callable[[], None], tick: Callable[[], None], *, groups: bool) -> None:
         self._sync = sync
         self._tick = tick
+        self._tick_failed = False
         self._touched = False
         self._waiting: list[Waiting] = []
         self._stopping = False
@@ -42,10 +44,12 @@ class Syncer:
     def join(self) -> Waiting:
         """Return what is done when everything appended so far is on the disk, or has failed to get there.
 
-        Called in the event loop that will wait.
+        Called in the event loop that will wait. Raises `AuditUnavailable` when nobody syncs any more.
         """
         waiting = asyncio.get_running_loop().create_future()
         with self._changed:
+            if self._stopping:
+                raise AuditUnavailable("the journal is being closed, so nobody would say when this is on the disk")
             self._waiting.append(waiting)
             self._changed.notify()
         return waiting
@@ -59,12 +63,10 @@ class Syncer:
 
     def _follow(self) -> None:
         while not self._nap():
-            self._tick()
+            self._tend()
             if self._touched:
                 self._touched = False
-                try:
-                    self._sync()
-                except AuditUnavailable:
+                if self._failure() is not None:
                     return
 
     def _nap(self) -> bool:
@@ -78,18 +80,27 @@ class Syncer:
                 group, self._waiting = self._waiting, []
                 if self._stopping and not group:
                     return
-            self._tick()
             if group:
-                self._settle(group)
+                failure = self._failure()
+                with suppress(RuntimeError):  # the loop has ended, and with it everybody who waited
+                    group[0].get_loop().call_soon_threadsafe(_tell, group, failure)
+            self._tend()
 
-    def _settle(self, group: list[Waiting]) -> None:
-        failure: AuditUnavailable | None = None
+    def _failure(self) -> AuditUnavailable | None:
+        """Sync, and return why that failed, or None."""
         try:
             self._sync()
         except AuditUnavailable as error:
-            failure = error
-        with suppress(RuntimeError):  # the loop has ended, and with it everybody who waited
-            group[0].get_loop().call_soon_threadsafe(_tell, group, failure)
+            return error
+        return None
+
+    def _tend(self) -> None:
+        try:
+            self._tick()
+        except Exception as defect:  # noqa: BLE001 - without this thread all who wait would wait for ever
+            if not self._tick_failed:
+                logger().error("defect", task="watch of a journal", exc_info=defect)
+            self._tick_failed = True
 
 
 def _tell(group: list[Waiting], failure: AuditUnavailable | None) -> None:

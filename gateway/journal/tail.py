@@ -7,6 +7,8 @@ Never here: the format (`segment`), or what becomes of the frames.
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from errno import EIO
 from pathlib import Path
 
 import msgspec
@@ -27,6 +29,7 @@ from gateway.journal.segment import (
     resume,
     segment_numbers,
     segment_path,
+    sync_folder,
 )
 from gateway.ports import JournalPosition
 from gateway.record import Frame
@@ -70,13 +73,13 @@ class Tail:
         self._alarmed: set[tuple[int, int]] = set()
         self._file: int | None = None
         self._unsynced = False
+        self._unnamed = False
         self._newer = False
         self._stuck: tuple[int, float] = (-1, 0.0)
         self._window = CHUNK_BYTES
         self._journal = ""
         self._sequence = 0
-        self._chain = b""
-        self._follows = True
+        self._chain = b""  # empty: nobody can tell, because what stood before cannot be read
         self._leftover = 0
 
     def read(self, budget: Budget) -> list[Frame]:
@@ -96,7 +99,7 @@ class Tail:
                 else:
                     break
         except OSError as error:
-            self._raise_alarm(0, f"it cannot be read: {error}")
+            self._fail(error)
         return frames
 
     def positions(self) -> list[JournalPosition]:
@@ -105,10 +108,16 @@ class Tail:
         return [self._known[journal] for journal in self._touched]
 
     def sync(self) -> None:
-        """Return when every frame read so far is on the disk, whatever its writer has synced. Raises `OSError`."""
+        """Return when every frame read so far is on the disk, whatever its writer has synced. Raises `OSError`.
+
+        With it the segment's name: a segment that a power cut takes back as a whole would give its sequences away once
+        more, to other records.
+        """
         if self._file is not None and self._unsynced:
             os.fdatasync(self._file)
-            self._unsynced = False
+            if self._unnamed:
+                sync_folder(self._folder)
+            self._unsynced = self._unnamed = False
 
     def close(self) -> None:
         """Close the segment that is open."""
@@ -124,14 +133,16 @@ class Tail:
             path = segment_path(self._folder, number)
             try:
                 file, header, start = _open_segment(path)
-            except (HeaderIncomplete, HeaderUnreadable) as error:
-                if isinstance(error, HeaderUnreadable):
-                    self._raise_alarm(0, str(error), segment=number)
+            except (HeaderIncomplete, HeaderUnreadable, OSError) as error:
+                if isinstance(error, OSError) and error.errno != EIO:
+                    raise
+                if not isinstance(error, HeaderIncomplete):
+                    self._raise_alarm(Corruption(self._journal, number, 0, self._sequence + 1, 0, str(error), False))
                 if number == numbers[-1]:
                     return False
                 continue
             if self._enter(number, header, start):
-                self._file, self._newer, self._unsynced = file, False, True
+                self._file, self._newer, self._unsynced, self._unnamed = file, False, True, True
                 return True
             os.close(file)
         return False
@@ -141,33 +152,34 @@ class Tail:
         if known is not None and known.segment > number:
             return False
         expected = known.sequence + 1 if known is not None else 1
+        chain = known.chain if known is not None else genesis(header.journal)
         inside = known is not None and known.segment == number
-        self._chain = known.chain if known is not None else genesis(header.journal)
-        self._follows = True
         if not inside:
-            self._account(header, expected)
-            if header.first_sequence == expected and header.chain != self._chain:
-                self._raise_alarm(0, "it does not follow on the segment before it", segment=number)
-            self._chain = header.chain
+            self._account(number, header, expected)
+            if header.first_sequence == expected and chain and header.chain != chain:
+                why = "it does not follow on the segment before it"
+                self._raise_alarm(Corruption(header.journal, number, 0, expected, 0, why, False))
         self.segment, self._journal = number, header.journal
         self.offset = known.offset if known is not None and inside else start
+        self._chain = chain if inside else header.chain
         self._sequence = expected - 1 if inside else header.first_sequence - 1
         self._touched.add(header.journal)
         return True
 
-    def _account(self, header: SegmentHeader, expected: int) -> None:
+    def _account(self, number: int, header: SegmentHeader, expected: int) -> None:
         """Raise the alarm for what is missing between where the last segment was left and where this one begins."""
         missing = header.first_sequence - expected
         left, self._leftover = self._leftover, 0
-        if missing < 0:
-            self._raise_alarm(0, f"its sequences begin at {header.first_sequence} again", segment=header.segment)
-        elif left and self._journal:
-            counted = (self.segment, self.offset) in self._alarmed
-            self._alarmed.discard((self.segment, self.offset))
-            if not counted or missing > 1:
-                self._raise_alarm(missing - counted, f"its last {left} bytes hold no frame that can be read")
-        elif missing > 0:
-            self._raise_alarm(missing, "the records before it are in no segment", segment=header.segment)
+        told = 0
+        if left:
+            told = int((self.segment, self.offset) in self._alarmed)
+            mine = missing if header.journal == self._journal and missing > 0 else 0
+            self._raise_here(mine, f"its last {left} bytes hold no frame that can be read")
+            missing -= 0 if told else mine
+        if missing:
+            why = "the records before it are in no segment" if missing > 0 else "its sequences begin again"
+            lost, told = max(0, missing), told if header.journal == self._journal else 0
+            self._raise_alarm(Corruption(header.journal, number, 0, expected, lost, why, False, told))
 
     def _leave(self) -> None:
         assert self._file is not None
@@ -207,16 +219,15 @@ class Tail:
     def _decode(self, frames: list[Frame], content: memoryview) -> None:
         sequence = self._sequence + 1
         try:
-            previous, sealed, request, response = unpack_content(content)
-            if previous != self._chain and self._follows:
-                self._raise_alarm(0, "it does not follow on the record before it", frames_follow=True)
-            frame = frame_of(self._journal, sequence, previous, sealed, request, response)
+            frame = frame_of(self._journal, sequence, *unpack_content(content))
         except (NoContent, msgspec.DecodeError) as error:
-            self._raise_alarm(1, f"its checksum holds but it is no record: {error}", frames_follow=True)
-            self._follows = False
+            self._raise_here(1, f"its checksum holds but it is no record: {error}", frames_follow=True)
+            self._chain = b""
         else:
+            if self._chain not in (b"", frame.previous):
+                self._raise_here(0, "it does not follow on the record before it", frames_follow=True)
             frames.append(frame)
-            self._chain, self._follows = frame.chain, True
+            self._chain = frame.chain
         self._sequence = sequence
 
     def _face(self, view: memoryview) -> bool:
@@ -233,12 +244,13 @@ class Tail:
         onward = resume(memoryview(data), 0, self._sequence + 1)
         if onward is not None:
             why = flaw.value if isinstance(flaw, Flaw) else Flaw.SEQUENCE.value
-            self._raise_alarm(onward[1] - self._sequence - 1, f"a frame {why}", frames_follow=True)
+            missing = onward[1] - self._sequence - 1
+            self._raise_here(missing, f"a frame {why}", frames_follow=True)
             self.offset, self._sequence = self.offset + onward[0], onward[1] - 1
-            self._follows = False
+            self._chain = b"" if missing else self._chain
             return True
         if frames_follow(data, 0, self._sequence + 1):
-            self._raise_alarm(0, "a bad frame; the ones after it in this segment cannot be told apart")
+            self._raise_here(0, "a bad frame; the ones after it in this segment cannot be told apart")
         return False
 
     def _due(self, flaw: object) -> bool:
@@ -251,14 +263,27 @@ class Tail:
         self._stuck = (self.offset, now)
         return met_before or flaw is not Flaw.INCOMPLETE
 
-    def _raise_alarm(self, missing: int, why: str, *, segment: int | None = None, frames_follow: bool = False) -> None:
-        offset = self.offset if segment is None else 0
-        place = (self.segment if segment is None else segment, offset)
-        if place in self._alarmed:
-            return
-        self._alarmed.add(place)
-        damage = Corruption(self._journal, place[0], offset, self._sequence + 1, missing, why, frames_follow)
-        self._alarm(segment_path(self._folder, place[0]), damage)
+    def _fail(self, error: OSError) -> None:
+        """Deal with a segment that cannot be read: what the medium has lost must not keep the next ones back."""
+        met_before = self._stuck[0] == self.offset
+        self._raise_here(0, f"it cannot be read: {error}")
+        if error.errno != EIO or self._file is None:
+            return  # it may be put right: permissions, too many open files
+        if not met_before:
+            self._stuck = (self.offset, time.monotonic())
+        elif time.monotonic() - self._stuck[1] >= STUCK_SECONDS:
+            with suppress(OSError):
+                if segment_numbers(self._folder)[-1:] > [self.segment]:
+                    self._leave()
+
+    def _raise_here(self, missing: int, why: str, *, frames_follow: bool = False) -> None:
+        place = (self._journal, self.segment, self.offset)
+        self._raise_alarm(Corruption(*place, self._sequence + 1, missing, why, frames_follow))
+
+    def _raise_alarm(self, damage: Corruption) -> None:
+        if (damage.segment, damage.offset) not in self._alarmed:
+            self._alarmed.add((damage.segment, damage.offset))
+            self._alarm(segment_path(self._folder, damage.segment), damage)
 
 
 def _open_segment(path: Path) -> tuple[int, SegmentHeader, int]:

@@ -36,7 +36,7 @@ class RecordSink(Protocol):
 
 class JournalPosition(Struct, frozen=True):
     """How far one journal has been shipped: the next byte to read in a segment, the last sequence, the chain after
-    it.
+    it (empty when nobody can tell, because what stands there cannot be read).
     """
 
     journal: str

@@ -98,7 +98,7 @@ class DayFiles:
                 yield day, answer
 
     def with_logs(self) -> Sequence[str]:
-        """Return the days with something in their log: the one that is written, or those of a process that died."""
+        """Return the days that have something in their log: the one being written, or those of a process that died."""
         return [day for day in self.days() if _size(self.path(day).with_name(f"{day}.db-wal"))]
 
     def opened_for_writing(self, day: str) -> SqliteFile:

@@ -74,7 +74,7 @@ def of_ids(connection: apsw.Connection, record_ids: Iterable[str]) -> list[int]:
         made = made_in(packed)
         found += _numbers(connection, _STRAY, packed)
         if made is not None:
-            found += _numbers(connection, _OF_TIME, made * _MS, (made + 1) * _MS, packed)
+            found += _numbers(connection, _OF_TIME, bounded(made * _MS), bounded((made + 1) * _MS), packed)
     return found
 
 

@@ -82,11 +82,13 @@ def open_for_reading(path: Path, schema: Schema) -> apsw.Connection:
     try:
         connection.set_busy_timeout(_BUSY_MS)
         connection.execute("PRAGMA query_only = 1")
-        if (mark := connection.pragma("application_id")) != schema.application_id:
-            if mark == 0 and _is_empty(connection):
-                raise NotThere(f"the {schema.name} {path} is still empty")
-            raise _something_else(path, schema)
-        if (found := connection.pragma("user_version")) != schema.version:
+        connection.execute("BEGIN")  # its schema may be committed just now: all three answers are of one moment
+        mark, found = connection.pragma("application_id"), connection.pragma("user_version")
+        empty = mark == 0 and _is_empty(connection)
+        connection.execute("COMMIT")
+        if mark != schema.application_id:
+            raise NotThere(f"the {schema.name} {path} is still empty") if empty else _something_else(path, schema)
+        if found != schema.version:
             raise _other_version(path, schema, found)
     except apsw.Error as error:
         connection.close()

@@ -18,7 +18,9 @@ import pytest
 
 from gateway.ports import AuditStore, Filter, Kept, Row
 from gateway.record import Frame, Record
+from gateway.stores.audit_postgres import PostgresAudit
 from gateway.stores.audit_sqlite import SqliteAudit
+from tests.postgres_server import PostgresServer
 from tests.records import batch
 
 WHOLE_JOURNAL = (1, 2**62)
@@ -34,7 +36,13 @@ def _sqlite(_request: pytest.FixtureRequest, folder: Path) -> OpenAudit:
     return lambda: SqliteAudit(folder / "audit")
 
 
-STORES: dict[str, Callable[[pytest.FixtureRequest, Path], OpenAudit]] = {"sqlite": _sqlite}
+def _postgresql(request: pytest.FixtureRequest, _folder: Path) -> OpenAudit:
+    server: PostgresServer = request.getfixturevalue("postgres")
+    url = server.url(request.getfixturevalue("database"))
+    return lambda: PostgresAudit(url)
+
+
+STORES: dict[str, Callable[[pytest.FixtureRequest, Path], OpenAudit]] = {"sqlite": _sqlite, "postgresql": _postgresql}
 
 
 def fill(store: AuditStore, frames: Iterable[Frame], day: str) -> None:

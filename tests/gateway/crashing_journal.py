@@ -1,7 +1,7 @@
 """Run by tests as a process of its own: kills a worker or a recorder again and again, and tells what each had done.
 
-    python crashing_journal.py writers FOLDER ROUNDS    writers of one journal, each killed at a random moment
-    python crashing_journal.py recorders FOLDER ROUNDS  one writer, and recorders killed at random moments
+    python -m tests.gateway.crashing_journal writers FOLDER ROUNDS    one journal, its writers killed at random moments
+    python -m tests.gateway.crashing_journal recorders FOLDER ROUNDS  one writer, and recorders killed at random moments
 
 Forked children are quick to start, so many lives fit into a second. What happened is written to FOLDER/told.json.
 """
@@ -17,11 +17,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from gateway.journal import Journal
 from gateway.metrics import Board
-from gateway.record import Frame, Payload, Record
+from gateway.record import Frame
 from gateway.recorder import Recorder
 from gateway.stores.audit_sqlite import SqliteAudit
+from tests.journals import CountedCheckpoints, made, open_journal
 
 LARGEST_BODY = 300_000
 
@@ -51,11 +51,11 @@ def kill_writers(folder: Path, rounds: int) -> list[int]:
 
 
 def _append_for_ever(folder: Path, life: int, telling: int) -> None:
-    journal = Journal(folder / "journal", "w0", 400_000, Board(folder / "worker-0.board"))
+    journal = open_journal(folder / "journal", Board(folder / "worker-0.board"), 400_000)
     chance = random.Random(os.getpid())
     for number in range(8_000):  # so many fit into the pipe; it must not be what keeps us waiting
         size = chance.randint(0, LARGEST_BODY) if number % 5 == 4 else chance.randint(0, 2_000)
-        journal.append(make_record(f"{life}-{number}", size))
+        journal.append(*made(f"{life}-{number}", random.randbytes(size)))
         os.write(telling, struct.pack("<q", number))
     signal.pause()
 
@@ -79,11 +79,11 @@ def kill_recorders(folder: Path, rounds: int) -> dict[str, int]:
 
 
 def _append_until(folder: Path, done: Path) -> None:
-    journal = Journal(folder / "journal", "w0", 100_000, Board(folder / "worker-0.board"))
+    journal = open_journal(folder / "journal", Board(folder / "worker-0.board"), 100_000)
     number = 0
     while not done.exists():
         for _ in range(20):
-            journal.append(make_record(str(number), random.randint(0, 1_500)))
+            journal.append(*made(number, random.randbytes(random.randint(0, 1_500)), received_ns=time.time_ns()))
             number += 1
         time.sleep(0.002)  # a pace, not a wait
     journal.close()
@@ -91,35 +91,20 @@ def _append_until(folder: Path, done: Path) -> None:
 
 
 def _record_for_ever(folder: Path) -> None:
-    store = SqliteAudit(folder / "audit.db")
-    Recorder(folder / "journal", store, _count_nothing, 0.0).run(threading.Event())
+    store = SqliteAudit(folder / "audit")
+    Recorder(folder / "journal", store, CountedCheckpoints(), _count_nothing, 0.0).run(threading.Event())
 
 
 def _record_what_is_there(folder: Path) -> None:
     stop = threading.Event()
     stop.set()
-    store = SqliteAudit(folder / "audit.db")
-    Recorder(folder / "journal", store, _count_nothing, 0.0).run(stop)
+    store = SqliteAudit(folder / "audit")
+    Recorder(folder / "journal", store, CountedCheckpoints(), _count_nothing, 0.0).run(stop)
     store.close()
 
 
 def _count_nothing(_: Frame) -> None:
     pass
-
-
-def make_record(number: str, size: int) -> Record:
-    return Record(
-        record_id=f"r-{number}",
-        request_id=f"q-{number}",
-        role="primary",
-        received_ns=time.time_ns(),
-        model="fraud",
-        protocol="oip-v2",
-        outcome="served",
-        status=200,
-        request=Payload(size, "a" * 64, random.randbytes(size)),
-        response=Payload(0, "b" * 64),
-    )
 
 
 def _fork(work: Callable[[], None]) -> int:

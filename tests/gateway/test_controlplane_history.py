@@ -10,6 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.controlplane.archiving import Archivist
+from gateway.controlplane.past import Past
 from gateway.errors import AuditUnavailable, DocumentNotFound
 from gateway.ports import Head, StoredDocument
 from gateway.stores.revisions_sqlite import SqliteRevisions
@@ -73,6 +74,22 @@ def test_number_that_was_never_made_is_refused_with_the_present_revision(
         assert words in await refused(at.lookups.route_at("fraud", number))
         assert words in await refused(at.lookups.diff("fraud", number, None))
         assert await at.lookups.revision(number) is None
+
+    looking(scenario)
+
+
+def test_many_rules_are_read_as_each_of_them_would_be_and_those_that_cannot_be_are_missing(looking: RunLooking) -> None:
+    async def scenario(at: Looking) -> None:
+        made = await at.change(cohort("beta"))
+        pinned = await at.change(route(pins=[{"cohort": "beta", "version": "2"}]), route(model="spam"))
+        keyed = await at.change(cohort("beta", keys=["u-1"]))
+        alone = await at.change(route({"2": 10_000}))
+        await at.lookups.archivist.catch_up()
+        past = Past(at.store, at.archive, None)
+        there = [("fraud", pinned, made), ("fraud", pinned, keyed), ("spam", pinned, None), ("fraud", alone, None)]
+        found = await past.rules_of([*there, ("fraud", made, None), ("nobody", pinned, None), ("fraud", 99, None)])
+        assert found == {one: await past.rules_at(*one) for one in there}
+        assert found["fraud", pinned, made].cohorts != found["fraud", pinned, keyed].cohorts
 
     looking(scenario)
 

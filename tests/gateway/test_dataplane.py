@@ -1,6 +1,7 @@
 """The path of a request with real parts in one process: rules in a real Valkey, ONNX models, a journal on disk."""
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gateway.capture import Contents, fits, open_part
 from gateway.catalog import Manifest, Signature
 from gateway.config import OnnxSettings, RulesSettings, ShadowSettings
 from gateway.controlplane import ControlPlane, StoreWatch
@@ -21,9 +23,9 @@ from gateway.examples import digit_samples, digits_folder
 from gateway.executors.onnx import OnnxExecutor
 from gateway.flight import Origin
 from gateway.gauges import BoardFolder
-from gateway.messages import Answer, InferRequest
+from gateway.messages import Answer, InferRequest, Result, Work
 from gateway.metrics import Board, Slot
-from gateway.ports import Executor
+from gateway.ports import Executor, InferProtocol
 from gateway.protocols.oip_v2 import OipV2
 from gateway.record import Record
 from gateway.shadow import Shadows
@@ -32,7 +34,7 @@ from gateway.stores.audit_sqlite import SqliteAudit
 from gateway.stores.revisions_sqlite import SqliteRevisions
 from gateway.stores.rules_redis import RedisRules
 from routing import Facts, parse_cohort, resolve, unit_digest
-from tests.conftest import RunningValkey
+from tests.conftest import RunningValkey, until
 
 PIXELS = list(digit_samples()[0].pixels)
 BODY = json.dumps(
@@ -42,16 +44,65 @@ ROUTE = {"model": "digits", "split": {"1": 9000, "2": 1000, "3": 0}}
 
 
 class Kept:
-    """A sink of records in memory; `fail` makes it refuse them as a journal with a full disk does."""
+    """A sink of records in memory: `full` has no room for now, `broken` fails for good with the next record, and what
+    `slow` was given is safe only when `settle` is called, as with durability `power`.
+    """
 
     def __init__(self) -> None:
         self.records: list[Record] = []
+        self.parts: list[tuple[bytes, bytes]] = []
+        self.full = False
+        self.broken = False
         self.failed = False
+        self.slow = False
+        self._waiting: list[asyncio.Future[None]] = []
 
-    def append(self, record: Record) -> None:
+    def check(self) -> None:
+        if self.full or self.failed:
+            raise AuditUnavailable("no record can be kept")
+
+    def append(self, record: Record, request: bytes, response: bytes) -> asyncio.Future[None] | None:
+        self.failed = self.failed or self.broken
         if self.failed:
             raise AuditUnavailable("this prediction cannot be recorded")
         self.records.append(record)
+        self.parts.append((request, response))
+        if not self.slow:
+            return None
+        self._waiting.append(asyncio.get_running_loop().create_future())
+        return self._waiting[-1]
+
+    @property
+    def waits(self) -> bool:
+        """Whether anything is waited for."""
+        return bool(self._waiting)
+
+    def settle(self, error: AuditUnavailable | None = None) -> None:
+        """Say that everything is on the disk, or has failed to get there."""
+        for waiting in self._waiting:
+            if waiting.done():
+                continue
+            if error is None:
+                waiting.set_result(None)
+            else:
+                waiting.set_exception(error)
+        self._waiting.clear()
+
+    def request(self, number: int) -> Contents:
+        """Return what was kept of the request of a record."""
+        contents = open_part(self.parts[number][0], self.records[number].request)
+        assert contents is not None
+        return contents
+
+
+class HeldExecutor(OnnxExecutor):
+    """Runs its model only when it may."""
+
+    may = asyncio.Event()
+
+    async def execute(self, work: Work, protocol: InferProtocol) -> Result:
+        await self.may.wait()
+        return await super().execute(work, protocol)
 
 
 class Serving:
@@ -78,7 +129,11 @@ class Serving:
 
 @asynccontextmanager
 async def serving(
-    valkey: RunningValkey, folder: Path, route: dict[str, Any], shadow: ShadowSettings | None = None
+    valkey: RunningValkey,
+    folder: Path,
+    route: dict[str, Any],
+    shadow: ShadowSettings | None = None,
+    executor: type[OnnxExecutor] = OnnxExecutor,
 ) -> AsyncIterator[tuple[Serving, Rules]]:
     board = Board(folder / "board")
     board.begin()
@@ -86,12 +141,12 @@ async def serving(
     pools = {lane: ThreadPoolExecutor(2) for lane in ("primary", "shadow")}
 
     def executor_for(manifest: Manifest) -> Executor:
-        return OnnxExecutor(manifest, OnnxSettings(), pools)
+        return executor(manifest, OnnxSettings(), pools)
 
     async def inspect(_: Manifest) -> Signature | None:
         return None
 
-    audit, archive = SqliteAudit(folder / "audit.db"), SqliteRevisions(folder / "revisions.db")
+    audit, archive = SqliteAudit(folder / "audit"), SqliteRevisions(folder / "revisions.db")
     boards = BoardFolder(folder / "run")
     watch = StoreWatch(store, folder / "rules", boards)
     control = ControlPlane(store, audit, archive, inspect, watch, boards, gateway="gateway", publish_wait_s=10.0)
@@ -238,21 +293,93 @@ def test_what_the_wire_refused_is_recorded_with_the_size_it_announced(run: Calla
         answer = await made.infer(b"", refused=BodyTooLarge("body: too large"), declared_size=10**9)
         record = made.kept.records[-1]
         assert answer.rendered.status == 413
-        assert (record.request.size, record.request.body, record.error_code) == (10**9, None, "body_too_large")
+        assert (record.request.size, record.request.kept, record.error_code) == (10**9, False, "body_too_large")
+        assert (made.kept.request(-1).body, made.kept.request(-1).sha256) == (None, "")
+        assert fits(made.kept.parts[-1][0], record.request)
 
     run(test)
 
 
 def test_no_answer_leaves_without_its_record(run: Callable[..., None]) -> None:
     async def test(made: Serving, _: Rules) -> None:
-        made.kept.failed = True
+        made.kept.broken = True
         answer = await made.infer()
         assert answer.rendered.status == 503
         assert b"outputs" not in answer.rendered.body
         assert answer.launch_shadows is None
         assert not made.plane.ready()
+        assert made.board[Slot.REFUSED_UNRECORDED] == 1
 
     run(test, {**ROUTE, "shadows": [{"version": "3", "sample": 10_000}]})
+
+
+def test_nothing_is_begun_while_no_record_can_be_kept_and_it_goes_on_when_there_is_room(
+    run: Callable[..., None],
+) -> None:
+    async def test(made: Serving, _: Rules) -> None:
+        made.kept.full = True
+        answer = await made.infer()
+        assert (answer.rendered.status, answer.error.code if answer.error else "") == (503, "audit_unavailable")
+        assert answer.launch_shadows is None
+        assert made.kept.records == []
+        assert not made.plane.ready()
+        assert made.board[Slot.REFUSED_UNRECORDED] == 1
+        made.kept.full = False
+        assert (await made.infer()).rendered.status == 200
+        assert made.plane.ready()
+
+    run(test, {**ROUTE, "shadows": [{"version": "3", "sample": 10_000}]})
+
+
+def test_an_answer_waits_until_its_record_is_safe_and_is_withheld_when_that_fails(run: Callable[..., None]) -> None:
+    async def test(made: Serving, _: Rules) -> None:
+        made.kept.slow = True
+        for error, status in ((None, 200), (AuditUnavailable("the disk did not take it"), 503)):
+            asked = asyncio.create_task(made.infer())
+            await until(lambda: made.kept.waits)
+            assert not asked.done()
+            made.kept.settle(error)
+            assert (await asked).rendered.status == status
+        assert [record.status for record in made.kept.records] == [200, 200]
+        assert made.board[Slot.REFUSED_UNRECORDED] == 1
+
+    run(test)
+
+
+def test_a_caller_who_hangs_up_while_the_record_is_written_leaves_it_there_once(run: Callable[..., None]) -> None:
+    async def test(made: Serving, _: Rules) -> None:
+        made.kept.slow = True
+        asked = asyncio.create_task(made.infer())
+        await until(lambda: made.kept.waits)
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        made.kept.settle()
+        assert asked.cancelled()
+        assert [record.status for record in made.kept.records] == [200]
+        assert made.board[Slot.IN_FLIGHT] == 0
+
+    run(test)
+
+
+def test_a_request_that_is_cancelled_while_it_is_served_is_recorded_and_nobody_waits_for_that(
+    run: Callable[..., None],
+) -> None:
+    async def test(made: Serving, _: Rules) -> None:
+        unheard: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+        made.kept.slow = True
+        asked = asyncio.create_task(made.infer())
+        await until(lambda: made.board[Slot.IN_FLIGHT])
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        assert asked.cancelled()
+        made.kept.settle(AuditUnavailable("the disk did not take it"))
+        await asyncio.sleep(0)
+        gc.collect()
+        assert unheard == []
+        assert [(record.outcome, record.error_code) for record in made.kept.records] == [("failed", "stopping")]
+
+    run(test, executor=HeldExecutor)
 
 
 def test_nothing_stays_in_flight_whatever_happens(run: Callable[..., None]) -> None:
@@ -337,9 +464,11 @@ def test_redacted_fields_are_in_no_record(run: Callable[..., None]) -> None:
         assert answer.launch_shadows is not None
         answer.launch_shadows()
         await made.shadows.drain(10)
-        for record in made.kept.records:
-            assert record.request.redacted
-            assert json.loads(record.request.body or b"")["inputs"][0]["data"] == "[redacted]"
+        primary, shadow = made.kept.records
+        assert primary.request.redacted
+        assert json.loads(made.kept.request(0).body or b"")["inputs"][0]["data"] == "[redacted]"
+        assert shadow.request == primary.request
+        assert made.kept.parts[1][0] == b""
 
     shadows = [{"version": "3", "sample": 10_000}]
     run(test, {**ROUTE, "capture": {"redact": ["/inputs/0/data"]}, "shadows": shadows})

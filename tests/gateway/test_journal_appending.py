@@ -2,9 +2,9 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,10 +13,10 @@ import pytest
 
 from gateway.errors import AuditUnavailable
 from gateway.journal import Journal
-from gateway.journal.segment import Corruption, segment_numbers, segment_path
-from gateway.journal.tail import Budget, Tail
+from gateway.journal.segment import segment_numbers, segment_path
 from gateway.metrics import Board, Slot
-from gateway.record import Frame, Payload, Record
+from tests.journals import Synced, assert_chained, ids, made, read_all, sequences, wait
+from tests.journals import open_journal as open_a_journal
 
 OPEN = Callable[..., Journal]
 
@@ -34,7 +34,7 @@ def open_journal(tmp_path: Path, board: Board) -> Iterator[OPEN]:
     opened: list[Journal] = []
 
     def open_one(segment_bytes: int = 2**20, name: str = "w0") -> Journal:
-        opened.append(Journal(tmp_path / "journal", name, segment_bytes, board))
+        opened.append(open_a_journal(tmp_path / "journal", board, segment_bytes, name))
         return opened[-1]
 
     yield open_one
@@ -42,30 +42,9 @@ def open_journal(tmp_path: Path, board: Board) -> Iterator[OPEN]:
         journal.close()
 
 
-def _record(number: int, size: int = 10) -> Record:
-    return Record(
-        record_id=f"r-{number}",
-        request_id=f"q-{number}",
-        role="primary",
-        received_ns=number,
-        model="fraud",
-        protocol="oip-v2",
-        outcome="served",
-        status=200,
-        request=Payload(size, "a" * 64, b"x" * size),
-        response=Payload(0, "b" * 64),
-    )
-
-
-def _frames(folder: Path) -> list[Frame]:
-    damage: list[Corruption] = []
-    tail = Tail(folder, {}, lambda _, found: damage.append(found))
-    try:
-        frames = tail.read(Budget(10**6, 10**9))
-    finally:
-        tail.close()
-    assert damage == []
-    return frames
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> Synced:
+    return Synced(monkeypatch)
 
 
 def _descriptors_of(folder: Path) -> list[int]:
@@ -83,18 +62,20 @@ def _descriptors_of(folder: Path) -> list[int]:
 
 def test_records_are_numbered_from_one_and_read_in_order(tmp_path: Path, open_journal: OPEN, board: Board) -> None:
     journal = open_journal()
-    for number in range(1, 6):
-        journal.append(_record(number))
+    given = [made(number, b"body %d" % number, b"answer") for number in range(1, 6)]
+    for number, one in enumerate(given, 1):
+        journal.append(*one)
         assert board[Slot.JOURNAL_SEQUENCE] == journal.sequence == number
-    frames = _frames(tmp_path / "journal" / "w0")
-    assert frames == [Frame(journal.name, number, _record(number)) for number in range(1, 6)]
-    assert journal.name.startswith("w0.")
+    frames = read_all(tmp_path / "journal" / "w0")
+    assert [(frame.journal, frame.sequence) for frame in frames] == [(journal.name, number) for number in range(1, 6)]
+    assert [(frame.record, frame.request, frame.response) for frame in frames] == given
+    assert re.fullmatch(r"g/w0\.[0-9a-f]{12}", journal.name)
 
 
 def test_a_record_can_be_read_as_soon_as_it_is_appended(tmp_path: Path, open_journal: OPEN) -> None:
     journal = open_journal()
-    journal.append(_record(1))
-    assert len(_frames(tmp_path / "journal" / "w0")) == 1
+    journal.append(*made(1))
+    assert len(read_all(tmp_path / "journal" / "w0")) == 1
 
 
 def test_the_sequence_goes_on_over_segments_and_restarts(tmp_path: Path, open_journal: OPEN) -> None:
@@ -104,11 +85,12 @@ def test_the_sequence_goes_on_over_segments_and_restarts(tmp_path: Path, open_jo
         journal = open_journal(segment_bytes=1000)
         names.add(journal.name)
         for number in range(10):
-            journal.append(_record(life * 10 + number, size=300))
+            journal.append(*made(life * 10 + number, bytes(300)))
         journal.close()
-    frames = _frames(folder)
-    assert [frame.sequence for frame in frames] == list(range(1, 31))
-    assert [frame.record.record_id for frame in frames] == [f"r-{number}" for number in range(30)]
+    frames = read_all(folder)
+    assert sequences(frames) == list(range(1, 31))
+    assert ids(frames) == [f"r-{number}" for number in range(30)]
+    assert_chained(frames)
     assert {frame.journal for frame in frames} == names
     assert len(names) == 1
     numbers = segment_numbers(folder)
@@ -121,23 +103,22 @@ def test_a_segment_is_closed_at_its_size_and_never_grows_by_more_than_one_record
 ) -> None:
     journal = open_journal(segment_bytes=2000)
     for number in range(40):
-        journal.append(_record(number, size=400))
+        journal.append(*made(number, bytes(400)))
     sizes = [path.stat().st_size for path in sorted((tmp_path / "journal" / "w0").glob("*.journal"))]
     assert all(2000 <= size < 2000 + 800 for size in sizes[:-1])
 
 
 def test_a_record_larger_than_a_segment_is_kept_whole(tmp_path: Path, open_journal: OPEN) -> None:
     journal = open_journal(segment_bytes=4096)
-    journal.append(_record(1, size=3_000_000))
-    journal.append(_record(2))
-    assert _frames(tmp_path / "journal" / "w0") == [
-        Frame(journal.name, 1, _record(1, size=3_000_000)),
-        Frame(journal.name, 2, _record(2)),
-    ]
+    large, small = made(1, os.urandom(3_000_000)), made(2)
+    journal.append(*large)
+    journal.append(*small)
+    frames = read_all(tmp_path / "journal" / "w0")
+    assert [(frame.record, frame.request, frame.response) for frame in frames] == [large, small]
 
 
 def test_nobody_else_may_read_the_files(tmp_path: Path, open_journal: OPEN) -> None:
-    open_journal(segment_bytes=100).append(_record(1))
+    open_journal(segment_bytes=100).append(*made(1))
     folder = tmp_path / "journal" / "w0"
     assert folder.stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
@@ -152,20 +133,20 @@ def test_a_second_writer_is_refused_while_the_first_is_there(open_journal: OPEN)
     assert open_journal().name == first.name != other.name
 
 
-def test_what_is_appended_is_synced_in_the_background(open_journal: OPEN) -> None:
+def test_what_is_appended_is_synced_in_the_background(tmp_path: Path, open_journal: OPEN, synced: Synced) -> None:
     journal = open_journal(segment_bytes=1000)
     for number in range(20):
-        journal.append(_record(number, size=300))
-    deadline = time.monotonic() + 10
-    while journal._unsynced or journal._retired:
-        assert time.monotonic() < deadline, "nothing was synced"
-        time.sleep(0.005)
+        journal.append(*made(number, bytes(300)))
+    segments = sorted((tmp_path / "journal" / "w0").glob("*.journal"))
+    assert len(segments) > 3
+    wait(lambda: all(synced.holds(path, path.stat().st_size) for path in segments), "everything synced")
+    wait(lambda: len(_descriptors_of(segments[0].parent)) == 1, "the full segments closed")
 
 
 def test_rotation_leaves_no_file_open_behind_it(tmp_path: Path, open_journal: OPEN) -> None:
     journal = open_journal(segment_bytes=1000)
     for number in range(20):
-        journal.append(_record(number, size=300))
+        journal.append(*made(number, bytes(300)))
     journal.sync()
     assert len(_descriptors_of(tmp_path / "journal" / "w0")) == 1
     journal.close()
@@ -178,7 +159,7 @@ def test_appending_is_refused_after_close_and_close_may_be_repeated(open_journal
     journal.close()
     assert journal.failed
     with pytest.raises(AuditUnavailable):
-        journal.append(_record(1))
+        journal.append(*made(1))
     with pytest.raises(AuditUnavailable):
         journal.sync()
 
@@ -190,25 +171,25 @@ def test_the_journal_is_closed_for_good_when_a_write_fails(
     """The segment's descriptor is put on a device that is full, or on one that cannot be written through it."""
     folder = tmp_path / "journal" / "w0"
     journal = open_journal()
-    journal.append(_record(1))
+    journal.append(*made(1))
     journal.sync()
     [descriptor] = _descriptors_of(folder)
     kept = os.dup(descriptor)
     broken = os.open(device, os.O_WRONLY if device == "/dev/full" else os.O_RDONLY)
     os.dup2(broken, descriptor)
     with pytest.raises(AuditUnavailable):
-        journal.append(_record(2))
+        journal.append(*made(2))
     os.dup2(kept, descriptor)
     os.close(kept)
     os.close(broken)
     assert journal.failed
     with pytest.raises(AuditUnavailable):
-        journal.append(_record(3))
+        journal.append(*made(3))
     assert board[Slot.JOURNAL_SEQUENCE] == 1
     journal.close()
     successor = open_journal()
-    successor.append(_record(4))
-    assert [frame.record.record_id for frame in _frames(folder)] == ["r-1", "r-4"]
+    successor.append(*made(4))
+    assert ids(read_all(folder)) == ["r-1", "r-4"]
 
 
 def test_the_journal_is_closed_for_good_when_a_sync_fails(tmp_path: Path, open_journal: OPEN) -> None:
@@ -217,13 +198,10 @@ def test_the_journal_is_closed_for_good_when_a_sync_fails(tmp_path: Path, open_j
     [descriptor] = _descriptors_of(tmp_path / "journal" / "w0")
     reading, writing = os.pipe()
     os.dup2(writing, descriptor)
-    journal.append(_record(1))
-    deadline = time.monotonic() + 10
-    while not journal.failed:
-        assert time.monotonic() < deadline, "the failed sync went unnoticed"
-        time.sleep(0.005)
+    journal.append(*made(1))
+    wait(lambda: journal.failed, "the failed sync noticed")
     with pytest.raises(AuditUnavailable):
-        journal.append(_record(2))
+        journal.append(*made(2))
     with pytest.raises(AuditUnavailable):
         journal.sync()
     os.close(reading)
@@ -232,10 +210,10 @@ def test_the_journal_is_closed_for_good_when_a_sync_fails(tmp_path: Path, open_j
 
 def test_the_journal_is_closed_for_good_when_no_segment_can_be_made(tmp_path: Path, open_journal: OPEN) -> None:
     journal = open_journal(segment_bytes=200)
-    journal.append(_record(1, size=300))
+    journal.append(*made(1, bytes(300)))
     segment_path(tmp_path / "journal" / "w0", 2).mkdir()
     with pytest.raises(AuditUnavailable):
-        journal.append(_record(2))
+        journal.append(*made(2))
     assert journal.failed
 
 
@@ -249,32 +227,30 @@ def test_a_record_that_cannot_be_encoded_is_refused_and_the_next_one_is_taken(
     tmp_path: Path, open_journal: OPEN
 ) -> None:
     journal = open_journal()
-    impossible = msgspec.structs.replace(_record(1), oip_id=object())
+    record, request, response = made(1)
+    impossible = msgspec.structs.replace(record, oip_id=object())
     with pytest.raises(AuditUnavailable):
-        journal.append(impossible)
+        journal.append(impossible, request, response)
     assert not journal.failed
-    journal.append(_record(2))
-    assert [frame.sequence for frame in _frames(tmp_path / "journal" / "w0")] == [1]
+    journal.append(*made(2))
+    assert sequences(read_all(tmp_path / "journal" / "w0")) == [1]
 
 
 FILL_UNTIL_THE_LIMIT = """
 import json, resource, sys
 from pathlib import Path
 from gateway.errors import AuditUnavailable
-from gateway.journal import Journal
 from gateway.metrics import Board
-from gateway.record import Payload, Record
+from tests.journals import made, open_journal
 
 folder, limit = Path(sys.argv[1]), int(sys.argv[2])
 board = Board(folder / "worker-0.board")
-journal = Journal(folder / "journal", "w0", 2**20, board)
+journal = open_journal(folder / "journal", board)
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 written, refused = 0, []
 for number in range(200):
     try:
-        journal.append(Record(record_id=f"r-{number}", request_id="q", role="primary", received_ns=1, model="m",
-            protocol="p", outcome="served", status=200, request=Payload(300, "a" * 64, b"x" * 300),
-            response=Payload(0, "b" * 64)))
+        journal.append(*made(number, bytes(300)))
         written += 1
         assert not refused, "appended after a failure"
     except AuditUnavailable:
@@ -300,5 +276,7 @@ def test_a_short_write_closes_the_journal_and_its_torn_frame_is_cut_by_the_next_
     journal = open_journal()
     assert journal.sequence == told["written"]
     assert segment_path(folder, 1).stat().st_size < 20001
-    journal.append(_record(7))
-    assert [frame.sequence for frame in _frames(folder)] == list(range(1, told["written"] + 2))
+    journal.append(*made(7))
+    frames = read_all(folder)
+    assert sequences(frames) == list(range(1, told["written"] + 2))
+    assert_chained(frames)

@@ -17,7 +17,7 @@ from gateway.journal.segment import (
     segment_path,
 )
 from gateway.metrics import Board
-from gateway.record import Payload, Record
+from tests.journals import Chain, Synced, made, open_journal
 
 RESTART = Callable[[], Journal]
 
@@ -31,7 +31,7 @@ def restart(tmp_path: Path) -> Iterator[RESTART]:
     def begin() -> Journal:
         for journal in lives:
             journal.close()
-        lives.append(Journal(tmp_path / "journal", "w0", 2**20, board))
+        lives.append(open_journal(tmp_path / "journal", board))
         return lives[-1]
 
     yield begin
@@ -40,28 +40,13 @@ def restart(tmp_path: Path) -> Iterator[RESTART]:
     board.close()
 
 
-def _record(number: int, body: bytes = b"xxxxxxxxxx") -> Record:
-    return Record(
-        record_id=f"r-{number}",
-        request_id=f"q-{number}",
-        role="primary",
-        received_ns=number,
-        model="fraud",
-        protocol="oip-v2",
-        outcome="served",
-        status=200,
-        request=Payload(len(body), "a" * 64, body),
-        response=Payload(0, "b" * 64),
-    )
-
-
 def _written(restart: RESTART, records: int) -> tuple[Path, list[int], str]:
     """Write `records` in one life and return (segment, end of each frame, the journal's name)."""
     journal = restart()
     path = max(journal._folder.glob("*.journal"))
     ends = [path.stat().st_size]
     for number in range(1, records + 1):
-        journal.append(_record(number))
+        journal.append(*made(number, b"xxxxxxxxxx"))
         ends.append(path.stat().st_size)
     journal.close()
     return path, ends, journal.name
@@ -160,7 +145,7 @@ def test_a_segment_whose_header_was_never_finished_is_removed_and_the_one_before
 ) -> None:
     path, _, name = _written(restart, 2)
     unfinished = segment_path(path.parent, 2)
-    unfinished.write_bytes(pack_header(SegmentHeader(name, 2, 3, 1))[:kept])
+    unfinished.write_bytes(pack_header(SegmentHeader(name, 2, 3, 1, bytes(32)))[:kept])
     journal = restart()
     assert (journal.name, journal.sequence) == (name, 2)
     assert segment_numbers(path.parent) == [1, 3]
@@ -173,7 +158,7 @@ def test_a_torn_record_that_holds_the_bytes_of_a_frame_brings_no_record_back(res
     path, _, name = _written(restart, 2)
     journal = restart()
     torn = segment_path(path.parent, 2)
-    journal.append(_record(3, body=b"a" * 50 + pack_frame(4, b"\x81\xa4evil\x01") + b"z" * 500))
+    journal.append(*made(3, b"a" * 50 + pack_frame(4, b"\x81\xa4evil\x01") + b"z" * 500))
     journal.close()
     os.truncate(torn, torn.stat().st_size - 100)
     journal = restart()
@@ -191,3 +176,20 @@ def _flip(path: Path, offset: int) -> None:
     data = bytearray(path.read_bytes())
     data[offset] ^= 0x40
     path.write_bytes(data)
+
+
+def test_what_a_killed_writer_left_is_on_the_disk_before_its_successor_goes_on(
+    restart: RESTART, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _, name = _written(restart, 3)
+    with path.open("ab") as file:
+        file.write(b"torn")
+    older = Chain(name).segment(path.parent, 2, 4)
+    path.rename(segment_path(path.parent, 3))
+    path, older = segment_path(path.parent, 3), older.rename(segment_path(path.parent, 1))
+    synced = Synced(monkeypatch)
+    journal = restart()
+    assert (journal.name, journal.sequence) == (name, 3)
+    for left in (older, path, segment_path(path.parent, 4)):
+        assert synced.holds(left, left.stat().st_size)
+    assert synced.holds_names_in(path.parent)

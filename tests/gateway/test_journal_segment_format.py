@@ -25,7 +25,7 @@ from gateway.journal.segment import (
     segment_path,
 )
 
-HEADER = SegmentHeader("w0.0123456789ab", 7, 12, 1_800_000_000_000_000_000)
+HEADER = SegmentHeader("g/w0.0123456789ab", 7, 12, 1_800_000_000_000_000_000, bytes(range(32)))
 
 
 def test_a_frame_has_the_bytes_that_the_format_says() -> None:
@@ -39,19 +39,20 @@ def test_a_header_has_the_bytes_that_the_format_says() -> None:
     packed = pack_header(HEADER)
     magic, version, length, checksum = struct.unpack_from("<8sHHI", packed)
     body = packed[16:]
-    assert (magic, version, length, checksum) == (b"PMJRNL\r\n", 1, len(body), crc32c(body))
+    assert (magic, version, length, checksum) == (b"PMJRNL\r\n", 2, len(body), crc32c(body))
     assert msgspec.msgpack.decode(body) == {
-        "journal": "w0.0123456789ab",
+        "journal": "g/w0.0123456789ab",
         "segment": 7,
         "first_sequence": 12,
         "created_ns": 1_800_000_000_000_000_000,
+        "chain": bytes(range(32)),
     }
     assert parse_header(packed + b"frames") == (HEADER, len(packed))
 
 
 def test_a_header_with_fields_of_a_later_version_is_read() -> None:
-    body = msgspec.msgpack.encode(msgspec.to_builtins(HEADER) | {"previous": b"hash"})
-    packed = struct.pack("<8sHHI", b"PMJRNL\r\n", 1, len(body), crc32c(body)) + body
+    body = msgspec.msgpack.encode(msgspec.to_builtins(HEADER, builtin_types=(bytes,)) | {"mood": "sunny"})
+    packed = struct.pack("<8sHHI", b"PMJRNL\r\n", 2, len(body), crc32c(body)) + body
     assert parse_header(packed)[0] == HEADER
 
 
@@ -78,8 +79,8 @@ def test_no_flipped_bit_of_a_header_passes() -> None:
 
 def test_a_segment_of_a_later_format_is_refused_with_both_versions_named() -> None:
     packed = bytearray(pack_header(HEADER))
-    packed[8] = 2
-    with pytest.raises(HeaderUnreadable, match="format version 2; this Pointsman reads version 1"):
+    packed[8] = 3
+    with pytest.raises(HeaderUnreadable, match="format version 3; this Pointsman reads version 2"):
         parse_header(bytes(packed))
 
 
@@ -113,6 +114,9 @@ def test_reading_resumes_behind_a_damaged_payload_and_at_a_later_sequence_only()
     assert resume(memoryview(one + damaged + three), len(one), 2) == (len(one + damaged), 3)
     assert resume(memoryview(one + three), len(one), 2) == (len(one), 3)
     assert resume(memoryview(one + one), len(one), 2) is None
+    assert resume(memoryview(one + one + one + two), len(one), 2) == (3 * len(one), 2)
+    assert resume(memoryview(one + one + three), len(one), 2) == (2 * len(one), 3)
+    assert resume(memoryview(one + one + damaged + three), len(one), 2) == (len(one + one + damaged), 3)
     assert resume(memoryview(one + damaged + damaged + three), len(one), 2) is None
     assert resume(memoryview(one + damaged), len(one), 2) is None
     assert resume(memoryview(one + damaged + pack_frame(4, b"x")), len(one), 2) is None

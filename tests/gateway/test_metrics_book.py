@@ -13,7 +13,7 @@ from prometheus_client.samples import Sample
 
 from gateway import __version__
 from gateway.book import BUCKETS, Book
-from gateway.metrics import METRICS, Board, Lag, Slot
+from gateway.metrics import METRICS, Board, Lag, Sealing, Slot
 from gateway.record import Attempt, Frame, Payload, Record
 
 
@@ -44,14 +44,15 @@ def _frame(**fields: object) -> Frame:
         "protocol": "oip-v2",
         "outcome": "served",
         "status": 200,
-        "request": Payload(0, "a" * 64),
-        "response": Payload(0, "b" * 64),
+        "request": Payload(0),
+        "response": Payload(0),
         "intended": "1",
         "served": "1",
         "attempts": (Attempt("1", "onnx", 400, 200),),
         "total_us": 2_000,
     }
-    return Frame("w0", 1, Record(**(given | fields)))  # type: ignore[arg-type]
+    record = Record(**(given | fields))  # type: ignore[arg-type]
+    return Frame("g/w0.0123456789ab", 1, b"", b"", b"", b"", b"", record)
 
 
 def _samples(book: Book) -> list[Sample]:
@@ -267,6 +268,42 @@ def test_the_lag_of_the_recorder_is_shown_and_an_unknown_number_is_left_out(book
     assert _values(book, "pointsman_journal_lag_records") == {}
 
 
+def test_the_age_of_the_newest_checkpoint_is_shown_once_there_is_one(book: Book) -> None:
+    last = [0]
+    book.watch(FixedLag(Lag(records=0, bytes=0, seconds=0.0, corrupt_frames=0)), lambda: Sealing(last[0], 2))
+    assert _values(book, "pointsman_checkpoint_age_seconds") == {}
+    assert _values(book, "pointsman_checkpoints_unpublished") == {(): 2}
+    last[0] = time.time_ns() - 7 * 10**9
+    assert 7 <= _values(book, "pointsman_checkpoint_age_seconds")[()] < 60
+
+
+def test_what_was_done_is_counted_by_action_and_among_nothing_else(book: Book) -> None:
+    for action in ("audit.erase", "audit.lookup", "audit.lookup"):
+        book.observe(_frame(role="control", action=action, stale=True, error_code="x"))
+    assert _values(book, "pointsman_control_records_total") == {("audit.erase",): 1, ("audit.lookup",): 2}
+    for name in METRICS:
+        if "control" not in name and METRICS[name].kind != "gauge":
+            assert _values(book, name) == {}, name
+
+
+def test_losses_and_refusals_are_shown_by_worker_and_outlive_it(book: Book, tmp_path: Path) -> None:
+    board = _board(tmp_path)
+    board.begin()
+    board.add(Slot.RECORDS_LOST, 4)
+    board.add(Slot.LOSSES_RECORDED, 3)
+    board.add(Slot.REFUSED_UNRECORDED, 2)
+    board[Slot.DISK_USED_PERCENT] = 81
+    worker = ("worker-0",)
+    assert _values(book, "pointsman_disk_used_percent") == {worker: 81}
+    board[Slot.PID] = 0
+    assert _values(book, "pointsman_records_lost_total") == {worker: 4}
+    assert _values(book, "pointsman_unrecorded_refusals_total") == {worker: 2}
+    assert _values(book, "pointsman_disk_used_percent") == {}
+    board.begin()
+    assert _values(book, "pointsman_records_lost_total") == {worker: 4}
+    board.close()
+
+
 def test_the_build_is_told(book: Book) -> None:
     [build] = [sample for sample in _samples(book) if sample.name == "pointsman_build_info"]
     assert build.labels["version"] == __version__
@@ -279,7 +316,8 @@ def test_every_figure_of_the_table_is_rendered_with_its_kind_its_help_and_its_la
     board = _board(tmp_path)
     board.begin()
     board[Slot.RULES_CHECKED_NS] = time.time_ns()
-    book.watch(FixedLag(Lag(records=0, bytes=0, seconds=0.0, corrupt_frames=0)))
+    book.watch(FixedLag(Lag(records=0, bytes=0, seconds=0.0, corrupt_frames=0)), lambda: Sealing(time.time_ns(), 0))
+    book.observe(_frame(role="control", action="audit.erase"))
     book.observe(_frame(intended="2", stale=True, error_code="model_failed"))
     book.observe(_frame(role="shadow"))
     text = book.render().decode()

@@ -165,7 +165,8 @@ async def _admin(url: str, folder: Path) -> AsyncIterator[Admin]:
     board.begin()
     journal = Journal(folder / "journal", "w0", 2**20, board, gateway="g")
     audit, book, store = SqliteAudit(folder / "audit"), Book(folder / "run"), RedisRules(url)
-    checkpoints = Checkpointer(audit, open_key(folder / "keys"), "g", folder / "keys")
+    key = open_key(folder / "keys")
+    checkpoints = Checkpointer(audit, key, "g", folder / "keys")
     recorder = Recorder(folder / "journal", audit, checkpoints, book.observe, 600.0)
     own_board = Board(folder / "run" / "control.board")
     own_journal = Journal(folder / "journal", "control", 2**20, own_board, gateway="g")
@@ -202,6 +203,9 @@ async def _admin(url: str, folder: Path) -> AsyncIterator[Admin]:
         erasing=Erasing(audit, records, folder / "journal", lambda: recorder.catch_up(1.0)),
         pruning=Pruning(audit, records, AuditSettings()),
         jobs=jobs,
+        gateway="g",
+        data_dir=folder,
+        key=key.public,
     )
     await watch.look()
     tasks = Tasks()

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import apsw
-import pytest
 
 from gateway.evidence.exported import encode_line
 from gateway.record import Attempt
@@ -177,27 +176,35 @@ def test_what_a_job_cannot_do_is_a_problem_and_no_stream(with_admin: WithAdmin) 
     with_admin(test)
 
 
-@pytest.mark.parametrize(
-    ("call", "params", "words"),
-    [
-        ("recompute", {"from": "yesterday"}, "from: expected a time with its zone"),
-        ("recompute", {"from": "1h", "to": "2h"}, "from: is not before `to`"),
-        ("recompute", {"model": ""}, "model: expected 1 to 1024 printable characters"),
-        ("recompute", {"since": "1h"}, "unknown parameter; known here: from, to, model"),
-        ("replay", {}, "id: name a record to replay"),
-        ("replay", {"id": "r", "sample": "5"}, "sample: is for a stretch"),
-        ("replay", {"id": "r", "from": "1h"}, "from: is for a stretch"),
-        ("replay", {"version": "2", "sample": "0"}, "sample: expected a whole number of 1 to 100000"),
-        ("replay", {"version": "2", "allow_backend": "yes"}, "allow_backend: expected true or false"),
-    ],
+SENSELESS: tuple[tuple[str, dict[str, str], str], ...] = (
+    ("recompute", {"from": "yesterday"}, "from: expected a time with its zone"),
+    ("recompute", {"from": "1h", "to": "2h"}, "from: is not before `to`"),
+    ("recompute", {"model": ""}, "model: expected 1 to 1024 printable characters"),
+    ("recompute", {"since": "1h"}, "unknown parameter; known here: from, to, model"),
+    ("replay", {}, "id: name a record to replay"),
+    ("replay", {"id": "r", "sample": "5"}, "sample: is for a stretch"),
+    ("replay", {"id": "r", "from": "1h"}, "from: is for a stretch"),
+    ("replay", {"version": "2", "sample": "0"}, "sample: expected a whole number of 1 to 100000"),
+    ("replay", {"version": "2", "allow_backend": "yes"}, "allow_backend: expected true or false"),
 )
-def test_a_question_that_makes_no_sense_is_refused_by_its_parameter(
-    with_admin: WithAdmin, call: str, params: dict[str, str], words: str
-) -> None:
+
+
+def test_a_question_that_makes_no_sense_is_refused_by_its_parameter(with_admin: WithAdmin) -> None:
     async def test(at: Any) -> None:
-        answer = await at.http.post(f"{AUDIT}/{call}", params=params)
-        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_input")
-        assert words in answer.json()["detail"]
+        for call, params, words in SENSELESS:
+            answer = await at.http.post(f"{AUDIT}/{call}", params=params)
+            assert (answer.status_code, answer.json()["code"]) == (400, "invalid_input")
+            assert words in answer.json()["detail"]
+        assert (await at.http.get(f"{AUDIT}/records")).json()["records"] == []  # and nothing was done
+
+    with_admin(test)
+
+
+def test_only_the_head_of_an_export_is_no_export(with_admin: WithAdmin) -> None:
+    async def test(at: Any) -> None:
+        answer = await at.http.head(f"{AUDIT}/export")
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-ndjson")
+        assert not at.jobs.running
 
     with_admin(test)
 

@@ -21,12 +21,14 @@ def _leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any
         yield from _leaves(child, (*path, name))
 
 
+OFFLINE = {"serve", "audit verify-receipt"}
+"""Commands that ask no gateway."""
 COMMANDS = dict(_leaves(get_command(app)))
 EXAMPLES = [
     line.strip()
     for name, command in COMMANDS.items()
     for line in (command.epilog or "").splitlines()
-    if line.strip().startswith("pointsman ") and name != "serve" and "|" not in line
+    if line.strip().startswith("pointsman ") and name not in OFFLINE and "|" not in line
 ]
 
 
@@ -58,7 +60,7 @@ def test_an_example_of_the_help_gets_as_far_as_the_gateway(
     monkeypatch.chdir(tmp_path)
     for file in ("fraud-1.yaml", "fraud-2.yaml", "digits.yaml", "beta.yaml"):
         Path(file).write_text("model: digits\nversion: '1'\nname: beta\n", encoding="utf-8")
-    for file in ("staff.txt", "callers.txt"):
+    for file in ("staff.txt", "callers.txt", "checkpoints.jsonl", "pointsman.pem"):
         Path(file).write_text("u-1\n", encoding="utf-8")
     Path("rules").mkdir()
     Path("rules/beta.yaml").write_text("name: beta\nkeys: [u-1]\n", encoding="utf-8")

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import DocumentNotFound
+from gateway.errors import DocumentNotFound, GatewayError
 from gateway.evidence.reasons import MOST_REASONS, OTHERS
-from gateway.evidence.recompute import MOST_LISTED, Recomputation, Recomputed
+from gateway.evidence.recompute import MOST_LISTED, Recomputation, Recomputed, Wanted
 from gateway.ports import Kept
 from gateway.record import Attempt, Payload, Record, encode_record
 from routing import (
@@ -72,10 +72,13 @@ def recompute(
 ) -> Recomputed:
     """Take records as a store yields them; the route is that of its revision."""
 
-    async def then(model: str, revision: int, cohort_revision: int | None) -> RouteRules:
-        if revision not in rules:
-            raise DocumentNotFound(f"revision {revision} of {model} is not kept")
-        return RouteRules(rules[revision], cohorts or {})
+    async def then(wanted: Sequence[Wanted]) -> Mapping[Wanted, RouteRules | GatewayError]:
+        return {
+            one: RouteRules(rules[one[1]], cohorts or {})
+            if one[1] in rules
+            else DocumentNotFound(f"revision {one[1]} of {one[0]} is not kept")
+            for one in wanted
+        }
 
     async def run() -> Recomputed:
         recomputation = Recomputation(then)

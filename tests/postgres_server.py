@@ -1,0 +1,217 @@
+"""A real PostgreSQL server for tests: Debian's, on loopback and a unix socket, in a folder of its own.
+
+    postgres         one server for the whole session; never stop this one
+    start_postgres   starts private ones that a test may kill, freeze and start again
+    database         the URL of a fresh, empty database on the session's server
+
+Where no server is installed, or none that may be run, what needs one is skipped and says why.
+"""
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.redis_servers import free_port
+
+ANSWER_SECONDS = 60.0
+OLDEST_MAJOR = 15
+PASSWORD = "s3cret+of/tests"
+"""The password that the server asks for over TCP; over the unix socket it trusts everybody."""
+
+
+def find_binaries() -> Path | None:
+    """Return the folder of the newest installed server that is new enough, or None."""
+    found = {}
+    for binary in [*Path("/usr/lib/postgresql").glob("*/bin/postgres"), shutil.which("postgres")]:
+        if binary is None:
+            continue
+        told = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
+        found[int(told.split()[2].split(".")[0].split("devel")[0])] = Path(binary).parent
+    newest = max(found, default=0)
+    return found[newest] if newest >= OLDEST_MAJOR else None
+
+
+class PostgresServer:
+    """A server with its own folder, port and socket, and the signals a test may send it."""
+
+    def __init__(self, binaries: Path) -> None:
+        self._binaries = binaries
+        self._user = _unprivileged_user()
+        self.port = free_port()
+        # Not in pytest's folders: others than their owner cannot enter them, and socket paths end at 107 bytes.
+        self.folder = Path(tempfile.mkdtemp(prefix="pm-postgres-"))
+        self.data = self.folder / "data"
+        if self._user is not None:
+            shutil.chown(self.folder, self._user)
+        password = self.folder / "password"
+        password.write_text(PASSWORD, encoding="utf-8")
+        password.chmod(0o644)
+        self._run(
+            "initdb", f"--pgdata={self.data}", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8",
+            "--auth-local=trust", "--auth-host=scram-sha-256", f"--pwfile={password}", "--no-sync",
+        )  # fmt: skip
+        self.start()
+
+    def start(self) -> None:
+        """Start the server on what its folder holds, and wait until it answers."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        # Processes of a server that was killed hold its memory for a moment, and as long a new one gives up at once.
+        self.process = self._spawn()
+        while not self._answers():
+            if self.process.poll() is not None:
+                self.process = self._spawn()
+            assert time.monotonic() < deadline, f"it does not start: {self.log()}"
+            time.sleep(0.02)
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        settings = {
+            "port": self.port,
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": self.folder,
+            "max_connections": 60,
+            "shared_buffers": "64MB",
+            "max_wal_size": "512MB",
+        }
+        words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        with (self.folder / "log").open("ab") as log:
+            return subprocess.Popen(
+                [self._binaries / "postgres", "-D", self.data, *words],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                user=self._user,
+                group=self._user,
+                extra_groups=None if self._user is None else [],
+            )
+
+    def _answers(self) -> bool:
+        try:
+            self.execute("SELECT 1")
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _run(self, name: str, *words: str) -> None:
+        subprocess.run(
+            [self._binaries / name, *words],
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            cwd=self.folder,
+            user=self._user,
+            group=self._user,
+            extra_groups=None if self._user is None else [],
+        )
+
+    def url(self, database: str = "postgres", port: int | None = None) -> str:
+        """Return the URL over TCP, with the password; `port` is that of a proxy in front of it."""
+        password = PASSWORD.replace("+", "%2B").replace("/", "%2F")
+        return f"postgresql://postgres:{password}@127.0.0.1:{port or self.port}/{database}"
+
+    def socket_url(self, database: str = "postgres") -> str:
+        """Return the URL over the unix socket."""
+        folder = str(self.folder).replace("/", "%2F")
+        return f"postgresql://postgres@{folder}:{self.port}/{database}"
+
+    def execute(self, statement: str, database: str = "postgres") -> list[tuple[object, ...]]:
+        """Execute one statement as the superuser and return its rows."""
+        with psycopg.connect(self.socket_url(database), autocommit=True, connect_timeout=5) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def cut_all(self, database: str) -> None:
+        """End every connection to a database from the server's side, and wait until they are closed."""
+        cut = self.execute(f"SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while any(Path(f"/proc/{pid}").exists() for pid, _ in cut):
+            assert time.monotonic() < deadline, "a connection does not end"
+            time.sleep(0.002)
+
+    def log(self) -> str:
+        """Return what the server has logged."""
+        return (self.folder / "log").read_text(encoding="utf-8", errors="replace")
+
+    def freeze(self) -> None:
+        """Stop answering without closing a connection (SIGSTOP to the server and all its processes)."""
+        self._signal_all(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text(encoding="ascii")
+        for pid in [self.process.pid, *map(int, children.split())]:
+            os.kill(pid, number)
+
+    def kill(self) -> None:
+        """End it without a chance to tidy up (SIGKILL); its other processes end by themselves."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        """End it in order, also when it has ended before, and remove its folder."""
+        if self.process.poll() is None:
+            self.thaw()
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait()
+        shutil.rmtree(self.folder)
+
+
+def _unprivileged_user() -> str | None:
+    """Return whom the server runs as: ourselves (None), or `postgres` when we are root, whom it refuses to serve."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam("postgres").pw_name
+    except KeyError:
+        pytest.skip("PostgreSQL refuses to run as root, and there is no user `postgres` to run it as")
+
+
+@pytest.fixture(scope="session")
+def postgres_binaries() -> Path:
+    """The folder of the server's programs."""
+    found = find_binaries()
+    if found is None:
+        pytest.skip(f"no PostgreSQL {OLDEST_MAJOR} or newer is installed; on Debian: apt-get install postgresql")
+    return found
+
+
+@pytest.fixture(scope="session")
+def postgres(postgres_binaries: Path) -> Iterator[PostgresServer]:
+    """The session's server."""
+    running = PostgresServer(postgres_binaries)
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def start_postgres(postgres_binaries: Path) -> Iterator[Callable[[], PostgresServer]]:
+    """Start private servers; they end with the test."""
+    started: list[PostgresServer] = []
+
+    def start() -> PostgresServer:
+        started.append(PostgresServer(postgres_binaries))
+        return started[-1]
+
+    yield start
+    for running in started:
+        running.stop()
+
+
+@pytest.fixture
+def database(postgres: PostgresServer) -> Iterator[str]:
+    """The name of a fresh database on the session's server; it is dropped after the test."""
+    name = f"test_{time.time_ns()}"
+    postgres.execute(f"CREATE DATABASE {name}")
+    yield name
+    postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")
