@@ -200,6 +200,8 @@ class SqliteFile:
             connection.execute(schema.statements)
             self._mark(connection)
             return
+        if found == schema.version:
+            return
         while found in schema.changes:
             connection.execute(schema.changes[found])
             found += 1
@@ -223,11 +225,16 @@ def _make_folder(folder: Path) -> None:
         return
     _make_folder(folder.parent)
     folder.mkdir(mode=0o700, exist_ok=True)
-    above = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make what was made, renamed or taken away in a folder survive the machine. Raises OSError."""
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(above)
+        os.fsync(opened)
     finally:
-        os.close(above)
+        os.close(opened)
 
 
 def _something_else(path: Path, schema: Schema) -> AuditUnavailable:
