@@ -257,7 +257,11 @@ def word_of(connection: apsw.Connection, word: str) -> int | None:
 
 
 def sample(connection: apsw.Connection, model: str, since_ns: int, limit: int) -> list[Sampled]:
-    """Return the newest primary records of a model that a rule decided, newest first."""
+    """Return the newest primary records of a model that a rule decided, newest first.
+
+    Raises:
+        Damaged: the headers of one are none.
+    """
     known = word_of(connection, model)
     if known is None:
         return []
@@ -269,7 +273,7 @@ def sample(connection: apsw.Connection, model: str, since_ns: int, limit: int) -
             received_ns=received_ns,
             unit=unit,
             keyed=bool(keyed),
-            headers=_headers.decode(headers) if headers is not None else _NO_HEADERS,
+            headers=_headers_of(headers),
             asked_version=versions[asked],
             intended=versions[intended],
             revision=revision,
@@ -277,6 +281,13 @@ def sample(connection: apsw.Connection, model: str, since_ns: int, limit: int) -
         )
         for record_id, received_ns, unit, keyed, headers, asked, intended, revision, cohort_revision in rows
     ]
+
+
+def _headers_of(packed: bytes | None) -> Mapping[str, str]:
+    try:
+        return _headers.decode(packed) if packed is not None else _NO_HEADERS
+    except (msgspec.DecodeError, TypeError) as error:
+        raise Damaged(f"the headers of a record are damaged: {error}; verify the records") from None
 
 
 def _words(connection: apsw.Connection, ids: Iterable[int | None]) -> dict[int | None, str | None]:
