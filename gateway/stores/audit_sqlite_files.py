@@ -24,7 +24,8 @@ from gateway.stores.sqlite_file import NotThere, SqliteFile, failed, open_for_re
 
 T = TypeVar("T")
 IDLE_CONNECTIONS = 64
-_NAME = re.compile(r"(\d{4}-\d\d-\d\d)\.db\Z", re.ASCII)
+_NAME = re.compile(r"\d{4}-\d\d-\d\d\.db\Z", re.ASCII)
+_DAY = len("2026-11-25")
 _SETTLED_NS = 2 * 10**9  # a folder's time is as coarse as the kernel's clock, and a list read within it may be old
 
 
@@ -55,7 +56,9 @@ class DayFiles:
             if changed_ns != self._listed[0]:
                 now_ns = time.time_ns()
                 with os.scandir(self._folder) as entries:
-                    found = sorted(named[1] for entry in entries if (named := _NAME.match(entry.name)))
+                    names = [entry.name for entry in entries]
+                # Twice as many as there are days, when all have logs: most are told by their length.
+                found = sorted(name[:_DAY] for name in names if len(name) == _DAY + 3 and _NAME.match(name))
                 self._listed = (changed_ns if changed_ns < now_ns - _SETTLED_NS else 0, found)
             return self._listed[1]
         except OSError as error:
