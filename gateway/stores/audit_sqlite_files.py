@@ -20,11 +20,12 @@ import apsw
 
 from gateway.errors import AuditUnavailable
 from gateway.stores.audit_sqlite_day import SCHEMA
-from gateway.stores.sqlite_file import NotThere, SqliteFile, failed, open_for_reading
+from gateway.stores.sqlite_file import NotThere, SqliteFile, failed, open_for_reading, sync_folder
 
 T = TypeVar("T")
 IDLE_CONNECTIONS = 64
-_NAME = re.compile(r"(\d{4}-\d\d-\d\d)\.db\Z", re.ASCII)
+_NAME = re.compile(r"\d{4}-\d\d-\d\d\.db\Z", re.ASCII)
+_DAY = len("2026-11-25")
 _SETTLED_NS = 2 * 10**9  # a folder's time is as coarse as the kernel's clock, and a list read within it may be old
 
 
@@ -55,7 +56,9 @@ class DayFiles:
             if changed_ns != self._listed[0]:
                 now_ns = time.time_ns()
                 with os.scandir(self._folder) as entries:
-                    found = sorted(named[1] for entry in entries if (named := _NAME.match(entry.name)))
+                    names = [entry.name for entry in entries]
+                # Twice as many as there are days, when all have logs: most are told by their length.
+                found = sorted(name[:_DAY] for name in names if len(name) == _DAY + 3 and _NAME.match(name))
                 self._listed = (changed_ns if changed_ns < now_ns - _SETTLED_NS else 0, found)
             return self._listed[1]
         except OSError as error:
@@ -102,8 +105,22 @@ class DayFiles:
         return [day for day in self.days() if _size(self.path(day).with_name(f"{day}.db-wal"))]
 
     def opened_for_writing(self, day: str) -> SqliteFile:
-        """Return the file of a day, made if there is none; the caller closes it."""
-        return SqliteFile(self.path(day), SCHEMA)
+        """Return the file of a day, made if there is none; the caller closes it.
+
+        It is made under another name, so that nobody opens it half made.
+        """
+        path = self.path(day)
+        if not path.exists():
+            making = path.with_suffix(".making")
+            try:
+                for left in (making, making.with_name(f"{making.name}-wal"), making.with_name(f"{making.name}-shm")):
+                    left.unlink(missing_ok=True)  # by a process that died
+                SqliteFile(making, SCHEMA).close()
+                making.rename(path)
+                sync_folder(self._folder)
+            except OSError as error:
+                raise AuditUnavailable(f"the audit store's day {path} cannot be made: {error}") from None
+        return SqliteFile(path, SCHEMA)
 
     def forget(self, day: str) -> None:
         """Close the connections to a day that nobody is using."""

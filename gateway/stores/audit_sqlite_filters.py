@@ -7,7 +7,7 @@ one, about 1 of 200 look-ups of a key that is not there is told "maybe".
 Belongs here: bits. Never here: where keys come from, or where filters are kept.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -32,9 +32,17 @@ def block_of(key: int, blocks: int) -> int:
     return (key & _ALL >> 1) % blocks
 
 
-def may_have(key: int, block: bytes) -> bool:
-    """Tell whether the filter whose block this is may have been made of a key; False is certain."""
-    return all(block[bit >> 3] & 0x80 >> (bit & 7) for bit in _bits(key))
+def looked_at(key: int) -> Sequence[tuple[int, int]]:
+    """Return the bits that a key looks at, the same in any block: the byte and the mask in it."""
+    return [(bit >> 3, 0x80 >> (bit & 7)) for bit in _bits(key)]
+
+
+def may_have(bits: Sequence[tuple[int, int]], block: bytes) -> bool:
+    """Tell whether a filter may have been made of the key that looks at these bits of its block; False is certain."""
+    for byte, mask in bits:  # noqa: SIM110 - a generator would cost as much as the loop, and there are many blocks
+        if not block[byte] & mask:
+            return False
+    return True
 
 
 def filter_of(keys: NDArray[np.int64]) -> list[bytes]:

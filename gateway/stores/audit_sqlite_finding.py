@@ -8,6 +8,7 @@ Belongs here: which days to ask. Never here: what to ask one day.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import apsw
 
@@ -30,9 +31,11 @@ class Finding:
     def __init__(self, files: DayFiles, index: Index, extents: Extents) -> None:
         self._files = files
         self._index = index
-        self._extents: dict[str, Extent] = extents.all()
+        days: dict[str, Extent] = extents.all()
         self._finished: Mapping[str, Finished] = index.finished()
         self._strays = any(one.strays for one in self._finished.values())
+        self._open = [day for day in days if not self._finished.get(day, UNFINISHED).final]
+        self._complete = {day: (one.first_ns, one.last_ns) for day, one in days.items() if day not in self._open}
 
     def find(self, any_id: str) -> Sequence[Kept]:
         """Return the records that a record id, request id or OIP id names, oldest first, with their families."""
@@ -52,7 +55,7 @@ class Finding:
     def _of(self, search: _InDay, record_ids: Sequence[str]) -> dict[Place, Kept]:
         found: dict[Place, Kept] = {}
         for day, ids in self._days_of(record_ids).items():
-            found |= self._kept(day, lambda connection, ids=ids: search(connection, ids))  # type: ignore[misc]
+            found |= self._kept(day, search, ids)
         return found
 
     def _days_of(self, record_ids: Sequence[str]) -> dict[str, list[str]]:
@@ -61,36 +64,36 @@ class Finding:
         for record_id in dict.fromkeys(record_ids):
             packed = packed_id(record_id)
             made = made_in(packed)
-            strays = self._index.may_hold(stray_key(packed)) if self._strays else {}
-            for day, extent in self._extents.items():
-                timely = made is not None and extent.meets(made * _MS, (made + 1) * _MS)
-                if timely or day in strays or not self._finished.get(day, UNFINISHED).final:
-                    found.setdefault(day, []).append(record_id)
+            days = set(self._open)
+            if made is not None:
+                begin, end = made * _MS, (made + 1) * _MS
+                days.update(day for day, (first, last) in self._complete.items() if first < end and last >= begin)
+            if self._strays:
+                days.update(self._complete.keys() & self._index.may_hold(stray_key(packed)))
+            for day in days:
+                found.setdefault(day, []).append(record_id)
         return found
 
     def _chosen(self, search: _Search, any_id: str, key: int, said: Callable[[Kept], str | None]) -> dict[Place, Kept]:
         """Return the newest records that a caller gave an id, which `said` reads."""
         found: dict[Place, Kept] = {}
         filters = self._index.may_hold(key)
-        for day in reversed(self._extents):
-            finished = self._finished.get(day, UNFINISHED)
+        for day in sorted({*self._open, *(self._complete.keys() & filters)}, reverse=True):
             chunks = list(filters.get(day, ()))
-            if not finished.final:
+            if day in self._open:
                 last = self._files.ask(day, lookups.last_number) or 0
-                chunks += range(finished.chunks, (last >> CHUNK_BITS) + 1)
-            if chunks:
-                limit = FIND_LIMIT - len(found)
-                kept = self._kept(
-                    day,
-                    lambda connection, chunks=chunks, limit=limit: search(connection, any_id, chunks, limit),  # type: ignore[misc]
-                )
-                found |= {place: one for place, one in kept.items() if said(one) == any_id}
+                chunks += range(self._finished.get(day, UNFINISHED).chunks, (last >> CHUNK_BITS) + 1)
+            kept = self._kept(day, search, any_id, chunks, FIND_LIMIT - len(found))
+            found |= {place: one for place, one in kept.items() if said(one) == any_id}
             if len(found) >= FIND_LIMIT:
                 break
         return found
 
-    def _kept(self, day: str, search: Callable[[apsw.Connection], list[int]]) -> dict[Place, Kept]:
-        found = self._files.ask(day, lambda connection: lookups.kept_in(connection, day, search(connection))) or ()
+    def _kept(self, day: str, search: Callable[..., list[int]], *sought: Any) -> dict[Place, Kept]:
+        def question(connection: apsw.Connection) -> list[Kept]:
+            return lookups.kept_in(connection, day, search(connection, *sought))
+
+        found = self._files.ask(day, question) or ()
         return {Place(kept.frame.journal, kept.frame.sequence): kept for kept in found}
 
 

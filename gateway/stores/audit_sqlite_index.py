@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from gateway.columns import packed_id, unpacked_id
 from gateway.ports import Dropped, Place, PublicKey
-from gateway.stores.audit_sqlite_filters import filter_of, may_have
+from gateway.stores.audit_sqlite_filters import filter_of, looked_at, may_have
 from gateway.stores.sqlite_file import Schema, SqliteFile
 
 _STATEMENTS = """
@@ -211,8 +211,9 @@ class Index:
     def may_hold(self, key: int) -> Mapping[str, Sequence[int]]:
         """Return in which finished chunks of which days a key may be."""
         found: dict[str, list[int]] = {}
-        for day, chunk, bits in self._rows(_ASK, key):
-            if bits is None or may_have(key, bits):  # None: it was lost
+        bits = looked_at(key)
+        for day, chunk, block in self._rows(_ASK, key):
+            if block is None or may_have(bits, block):  # None: it was lost
                 found.setdefault(day, []).append(chunk)
         return found
 

@@ -28,9 +28,10 @@ _CHUNK_BYTES: Final = 4 * 2**20
 _NO_HEADERS: Mapping[str, str] = {}
 _headers = msgspec.msgpack.Decoder(dict[str, str])
 
+# Read in the order of numbers, which is that of the rows: by an index, all of a model would be sorted for each chunk.
 _WHOLE: Final = """
 SELECT number, name, records.sequence, previous, sealed, {}, erasure
-FROM records JOIN journals ON journals.id = records.journal LEFT JOIN sealed USING (number)
+FROM records NOT INDEXED JOIN journals ON journals.id = records.journal LEFT JOIN sealed USING (number)
 LEFT JOIN parts USING (number) LEFT JOIN erasures USING (number)
 """
 _WITH_PARTS: Final = _WHOLE.format("request, response")
@@ -256,7 +257,11 @@ def word_of(connection: apsw.Connection, word: str) -> int | None:
 
 
 def sample(connection: apsw.Connection, model: str, since_ns: int, limit: int) -> list[Sampled]:
-    """Return the newest primary records of a model that a rule decided, newest first."""
+    """Return the newest primary records of a model that a rule decided, newest first.
+
+    Raises:
+        Damaged: the headers of one are none.
+    """
     known = word_of(connection, model)
     if known is None:
         return []
@@ -268,7 +273,7 @@ def sample(connection: apsw.Connection, model: str, since_ns: int, limit: int) -
             received_ns=received_ns,
             unit=unit,
             keyed=bool(keyed),
-            headers=_headers.decode(headers) if headers is not None else _NO_HEADERS,
+            headers=_headers_of(headers),
             asked_version=versions[asked],
             intended=versions[intended],
             revision=revision,
@@ -276,6 +281,13 @@ def sample(connection: apsw.Connection, model: str, since_ns: int, limit: int) -
         )
         for record_id, received_ns, unit, keyed, headers, asked, intended, revision, cohort_revision in rows
     ]
+
+
+def _headers_of(packed: bytes | None) -> Mapping[str, str]:
+    try:
+        return _headers.decode(packed) if packed is not None else _NO_HEADERS
+    except (msgspec.DecodeError, TypeError) as error:
+        raise Damaged(f"the headers of a record are damaged: {error}; verify the records") from None
 
 
 def _words(connection: apsw.Connection, ids: Iterable[int | None]) -> dict[int | None, str | None]:

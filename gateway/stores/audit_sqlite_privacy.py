@@ -29,7 +29,7 @@ _ZEROS: Final = """
 UPDATE parts SET request = zeroblob(length(request)), response = zeroblob(length(response)) WHERE number = ?
 """
 _OF_MODEL: Final = """
-SELECT number, name, sequence, previous, sealed FROM records LEFT JOIN sealed USING (number)
+SELECT number, name, sequence, previous, sealed FROM records NOT INDEXED LEFT JOIN sealed USING (number)
 JOIN journals ON journals.id = journal WHERE model = (SELECT id FROM words WHERE word = ?) AND number > ?
 ORDER BY number LIMIT ?
 """

@@ -84,7 +84,7 @@ def open_for_reading(path: Path, schema: Schema) -> apsw.Connection:
         connection.execute("PRAGMA query_only = 1")
         connection.execute("BEGIN")  # its schema may be committed just now: all three answers are of one moment
         mark, found = connection.pragma("application_id"), connection.pragma("user_version")
-        empty = mark == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").get == 0
+        empty = mark == 0 and _is_empty(connection)
         connection.execute("COMMIT")
         if mark != schema.application_id:
             raise NotThere(f"the {schema.name} {path} is still empty") if empty else _something_else(path, schema)
@@ -200,6 +200,8 @@ class SqliteFile:
             connection.execute(schema.statements)
             self._mark(connection)
             return
+        if found == schema.version:
+            return
         while found in schema.changes:
             connection.execute(schema.changes[found])
             found += 1
@@ -223,11 +225,16 @@ def _make_folder(folder: Path) -> None:
         return
     _make_folder(folder.parent)
     folder.mkdir(mode=0o700, exist_ok=True)
-    above = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make what was made, renamed or taken away in a folder survive the machine. Raises OSError."""
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(above)
+        os.fsync(opened)
     finally:
-        os.close(above)
+        os.close(opened)
 
 
 def _something_else(path: Path, schema: Schema) -> AuditUnavailable:

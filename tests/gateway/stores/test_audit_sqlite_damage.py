@@ -161,6 +161,16 @@ def test_a_sealed_part_that_is_no_record_is_told_and_look_ups_say_so(
     assert store.count(Filter()) == 42
 
 
+def test_a_sample_says_when_what_a_decision_looked_at_is_damaged(
+    folder: Path, frames: Sequence[Frame], open_store: Callable[[], SqliteAudit]
+) -> None:
+    _tamper(folder, "UPDATE records SET headers = x'c1' WHERE number = 1")
+    store = open_store()
+    with pytest.raises(AuditUnavailable, match="headers of a record are damaged"):
+        store.sample("digits", 0, 10)
+    assert len(store.sample("fraud", 0, 100)) == 39
+
+
 def test_another_record_in_the_sealed_part_is_found_out_by_the_columns(
     folder: Path, frames: Sequence[Frame], open_store: Callable[[], SqliteAudit]
 ) -> None:
@@ -260,6 +270,21 @@ def test_a_destroyed_day_is_named_when_a_look_up_needs_it_and_goes_when_its_time
     assert {line["event"] for line in logs} == {"audit_day_damaged"}
     assert [(one.first, one.last, one.records) for one in dropped] == [(1, 40, 40)]
     assert [day.day for day in store.days()] == [NEXT_DAY, THIRD_DAY]
+
+
+def test_a_destroyed_day_keeps_no_other_from_getting_its_filters(
+    folder: Path, frames: Sequence[Frame], open_store: Callable[[], SqliteAudit]
+) -> None:
+    (folder / f"{DAY}.db").write_bytes(b"not a database" * 1_000)
+    connection = apsw.Connection(str(folder / "index.db"))
+    connection.execute("DELETE FROM chunks")
+    connection.close()
+    store = open_store()
+    chain = ChainedJournal("gw-a/w9.999999999999")
+    with capture_logs() as logs:
+        store.write(batch(chain.frames(new_record(1)), "2026-11-28"))
+    assert "audit_index_behind" in {line["event"] for line in logs}
+    assert store._index.finished().keys() == {NEXT_DAY, THIRD_DAY}
 
 
 def test_a_destroyed_newest_day_is_named_and_the_others_can_be_read(

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from gateway.record import Frame
 from gateway.stores.audit_sqlite import SqliteAudit
 from gateway.stores.audit_sqlite_day import CHUNK_BITS, oip_key, request_key, stray_key
-from gateway.stores.audit_sqlite_filters import BLOCK_BYTES, block_count, block_of, filter_of, may_have
+from gateway.stores.audit_sqlite_filters import BLOCK_BYTES, block_count, block_of, filter_of, looked_at, may_have
 from gateway.stores.audit_sqlite_index import SCHEMA, Index
 from tests.records import DAY, JOURNAL, NEXT_DAY, NOON_NS, ChainedJournal, batch, new_record, record_id_at, shadow_of
 
@@ -34,7 +34,7 @@ def store(folder: Path) -> Iterator[SqliteAudit]:
 
 
 def _has(blocks: list[bytes], key: int) -> bool:
-    return may_have(key, blocks[block_of(key, len(blocks))])
+    return may_have(looked_at(key), blocks[block_of(key, len(blocks))])
 
 
 @given(KEYS)
