@@ -66,7 +66,7 @@ class Extents:
                 extent = self._read(day)
             if extent is None:
                 continue
-            (self._known if complete else found)[day] = extent
+            (self._known if complete and not extent.unreadable else found)[day] = extent
         return {day: one for day in days if (one := found.get(day) or self._known.get(day)) is not None}
 
     def _read(self, day: str) -> Extent | None:

@@ -20,7 +20,7 @@ import apsw
 
 from gateway.errors import AuditUnavailable
 from gateway.stores.audit_sqlite_day import SCHEMA
-from gateway.stores.sqlite_file import NotThere, SqliteFile, failed, open_for_reading
+from gateway.stores.sqlite_file import NotThere, SqliteFile, failed, open_for_reading, sync_folder
 
 T = TypeVar("T")
 IDLE_CONNECTIONS = 64
@@ -102,8 +102,22 @@ class DayFiles:
         return [day for day in self.days() if _size(self.path(day).with_name(f"{day}.db-wal"))]
 
     def opened_for_writing(self, day: str) -> SqliteFile:
-        """Return the file of a day, made if there is none; the caller closes it."""
-        return SqliteFile(self.path(day), SCHEMA)
+        """Return the file of a day, made if there is none; the caller closes it.
+
+        It is made under another name, so that nobody opens it half made.
+        """
+        path = self.path(day)
+        if not path.exists():
+            making = path.with_suffix(".making")
+            try:
+                for left in (making, making.with_name(f"{making.name}-wal"), making.with_name(f"{making.name}-shm")):
+                    left.unlink(missing_ok=True)  # by a process that died
+                SqliteFile(making, SCHEMA).close()
+                making.rename(path)
+                sync_folder(self._folder)
+            except OSError as error:
+                raise AuditUnavailable(f"the audit store's day {path} cannot be made: {error}") from None
+        return SqliteFile(path, SCHEMA)
 
     def forget(self, day: str) -> None:
         """Close the connections to a day that nobody is using."""

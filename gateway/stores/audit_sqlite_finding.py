@@ -8,6 +8,7 @@ Belongs here: which days to ask. Never here: what to ask one day.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import apsw
 
@@ -52,7 +53,7 @@ class Finding:
     def _of(self, search: _InDay, record_ids: Sequence[str]) -> dict[Place, Kept]:
         found: dict[Place, Kept] = {}
         for day, ids in self._days_of(record_ids).items():
-            found |= self._kept(day, lambda connection, ids=ids: search(connection, ids))  # type: ignore[misc]
+            found |= self._kept(day, search, ids)
         return found
 
     def _days_of(self, record_ids: Sequence[str]) -> dict[str, list[str]]:
@@ -79,18 +80,17 @@ class Finding:
                 last = self._files.ask(day, lookups.last_number) or 0
                 chunks += range(finished.chunks, (last >> CHUNK_BITS) + 1)
             if chunks:
-                limit = FIND_LIMIT - len(found)
-                kept = self._kept(
-                    day,
-                    lambda connection, chunks=chunks, limit=limit: search(connection, any_id, chunks, limit),  # type: ignore[misc]
-                )
+                kept = self._kept(day, search, any_id, chunks, FIND_LIMIT - len(found))
                 found |= {place: one for place, one in kept.items() if said(one) == any_id}
             if len(found) >= FIND_LIMIT:
                 break
         return found
 
-    def _kept(self, day: str, search: Callable[[apsw.Connection], list[int]]) -> dict[Place, Kept]:
-        found = self._files.ask(day, lambda connection: lookups.kept_in(connection, day, search(connection))) or ()
+    def _kept(self, day: str, search: Callable[..., list[int]], *sought: Any) -> dict[Place, Kept]:
+        def question(connection: apsw.Connection) -> list[Kept]:
+            return lookups.kept_in(connection, day, search(connection, *sought))
+
+        found = self._files.ask(day, question) or ()
         return {Place(kept.frame.journal, kept.frame.sequence): kept for kept in found}
 
 

@@ -5,6 +5,7 @@ port promises. Never here: several days.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from typing import Any, Final
 
 import apsw
@@ -20,15 +21,17 @@ from gateway.ports import Filter, Kept, Sampled
 from gateway.record import Record
 from gateway.sealing import frame_of
 from gateway.stores.audit_sqlite_day import CHUNK_BITS, OUTCOMES, ROLES, oip_key, request_key, stray_key
+from gateway.stores.sqlite_file import Damaged
 
 _MS: Final = 1_000_000
 _CHUNK_BYTES: Final = 4 * 2**20
 _NO_HEADERS: Mapping[str, str] = {}
 _headers = msgspec.msgpack.Decoder(dict[str, str])
 
+# Read in the order of numbers, which is that of the rows: by an index, all of a model would be sorted for each chunk.
 _WHOLE: Final = """
 SELECT number, name, records.sequence, previous, sealed, {}, erasure
-FROM records JOIN journals ON journals.id = records.journal LEFT JOIN sealed USING (number)
+FROM records NOT INDEXED JOIN journals ON journals.id = records.journal LEFT JOIN sealed USING (number)
 LEFT JOIN parts USING (number) LEFT JOIN erasures USING (number)
 """
 _WITH_PARTS: Final = _WHOLE.format("request, response")
@@ -179,15 +182,28 @@ def scan(
     statement = (
         f"{_WITH_PARTS if contents else _WITHOUT_PARTS} WHERE number > ? AND {condition} ORDER BY number LIMIT ?"
     )
+    with closing(connection.execute(statement, (after, *values, limit))) as cursor:
+        rows, whole = chunk_of(cursor, limit, slice(4, 7))
+    if not whole and rows[-1][0] <= after:
+        raise Damaged(f"the order of the records kept under {day} is broken; verify the records")
+    return readable(day, rows), None if whole else rows[-1][0]
+
+
+def chunk_of(cursor: Iterable[Any], limit: int, large: slice) -> tuple[list[Any], bool]:
+    """Return the first rows, at most `limit` and of 4 MiB in the columns `large`, and whether that were all there are.
+
+    (`limit` is also that of the statement, so as many rows as that need not be all.)
+    """
     rows: list[Any] = []
     size = 0
-    for row in connection.execute(statement, (after, *values, limit)):
+    for row in cursor:
         rows.append(row)
-        size += sum(len(value) for value in row[4:7] if isinstance(value, bytes))
+        for value in row[large]:
+            if isinstance(value, bytes):
+                size += len(value)
         if size >= _CHUNK_BYTES:
-            break
-    ended = len(rows) < limit and size < _CHUNK_BYTES
-    return readable(day, rows), None if ended else rows[-1][0]
+            return rows, False
+    return rows, len(rows) < limit
 
 
 def count(connection: apsw.Connection, wanted: Filter) -> int:
@@ -241,7 +257,11 @@ def word_of(connection: apsw.Connection, word: str) -> int | None:
 
 
 def sample(connection: apsw.Connection, model: str, since_ns: int, limit: int) -> list[Sampled]:
-    """Return the newest primary records of a model that a rule decided, newest first."""
+    """Return the newest primary records of a model that a rule decided, newest first.
+
+    Raises:
+        Damaged: the headers of one are none.
+    """
     known = word_of(connection, model)
     if known is None:
         return []
@@ -253,7 +273,7 @@ def sample(connection: apsw.Connection, model: str, since_ns: int, limit: int) -
             received_ns=received_ns,
             unit=unit,
             keyed=bool(keyed),
-            headers=_headers.decode(headers) if headers is not None else _NO_HEADERS,
+            headers=_headers_of(headers),
             asked_version=versions[asked],
             intended=versions[intended],
             revision=revision,
@@ -261,6 +281,13 @@ def sample(connection: apsw.Connection, model: str, since_ns: int, limit: int) -
         )
         for record_id, received_ns, unit, keyed, headers, asked, intended, revision, cohort_revision in rows
     ]
+
+
+def _headers_of(packed: bytes | None) -> Mapping[str, str]:
+    try:
+        return _headers.decode(packed) if packed is not None else _NO_HEADERS
+    except (msgspec.DecodeError, TypeError) as error:
+        raise Damaged(f"the headers of a record are damaged: {error}; verify the records") from None
 
 
 def _words(connection: apsw.Connection, ids: Iterable[int | None]) -> dict[int | None, str | None]:

@@ -7,9 +7,8 @@ anybody else.
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
-from itertools import islice
 
 import apsw
 
@@ -22,9 +21,10 @@ from gateway.stores import audit_sqlite_writing as writing
 from gateway.stores.audit_sqlite_day import CHUNK_BITS
 from gateway.stores.audit_sqlite_extents import Extents, extent_in
 from gateway.stores.audit_sqlite_files import DayFiles
-from gateway.stores.audit_sqlite_index import UNFINISHED, Index
+from gateway.stores.audit_sqlite_index import UNFINISHED, Finished, Index
 from gateway.stores.audit_sqlite_lookups import chunk_keys, last_number
-from gateway.stores.sqlite_file import SqliteFile
+from gateway.stores.audit_sqlite_privacy import empty_log
+from gateway.stores.sqlite_file import Damaged, SqliteFile
 
 _FILTERS_AT_ONCE = 4  # each takes a tenth of a second, and a batch must not wait for many
 
@@ -131,11 +131,18 @@ class Recording:
 
     def _opened(self, day: str) -> SqliteFile:
         if self._file is None or self._day != day:
-            if self._file is not None:
-                self._file.close()
-            self._file = self._writer = None
+            self._leave()
             self._file, self._day = self._files.opened_for_writing(day), day
         return self._file
+
+    def _leave(self) -> None:
+        """Close the file that was written, with all of it in one place unless somebody is reading."""
+        if self._file is not None and self._day is not None:
+            self._files.forget(self._day)
+            with suppress(AuditUnavailable):
+                empty_log(self._file, seconds=0)
+            self._file.close()
+        self._file = self._writer = None
 
     def _begin(self, connection: apsw.Connection, previous: str | None) -> None:
         positions, gaps = None, None
@@ -185,27 +192,34 @@ class Recording:
         here = (self._day, self._writer.next_number >> CHUNK_BITS)
         if here == self._finished:
             return
+        made = 0
         try:
-            due = list(islice(self._unfinished(*here), _FILTERS_AT_ONCE + 1))
-            for day, chunk, final in due[:_FILTERS_AT_ONCE]:
-                found = self._files.ask(day, partial(chunk_keys, chunk=chunk))
-                if found is not None:
-                    self._index.finish(day, chunk, found.keys, final=final, strays=found.strays)
-                if final and (extent := self._files.ask(day, extent_in)) is not None:
-                    self._index.complete(day, extent)
+            finished = self._index.finished()
+            for day in self._files.days():
+                made += self._finish_day(day, finished.get(day, UNFINISHED), *here, _FILTERS_AT_ONCE - made)
         except AuditUnavailable as error:
             logger().error("audit_index_behind", why=error.message)
-            due = []
-        if len(due) <= _FILTERS_AT_ONCE:
+        if made < _FILTERS_AT_ONCE:  # else there may be more, and the next batch goes on
             self._finished = here
 
-    def _unfinished(self, newest: str, present: int) -> Iterator[tuple[str, int, bool]]:
-        """Yield (day, chunk, whether it is the day's last) of what has no filter and can have one."""
-        finished = self._index.finished()
-        for day in self._files.days():
-            done = finished.get(day, UNFINISHED)
-            if day == newest:
-                yield from ((day, chunk, False) for chunk in range(done.chunks, present))
-            elif day < newest and not done.final:
-                last = (self._files.ask(day, last_number) or 0) >> CHUNK_BITS
-                yield from ((day, chunk, chunk == last) for chunk in range(min(done.chunks, last), last + 1))
+    def _finish_day(self, day: str, done: Finished, newest: str, present: int, most: int) -> int:
+        """Make at most so many filters of a day's chunks, and return how many; a day that is damaged goes without."""
+        if day > newest or done.final or most <= 0:
+            return 0
+        try:
+            last = (self._files.ask(day, last_number) or 0) >> CHUNK_BITS if day < newest else present
+            ended = last + 1 if day < newest else present
+            chunks = range(min(done.chunks, last), ended)[:most]
+            for chunk in chunks:
+                self._finish_chunk(day, chunk, final=day < newest and chunk == last)
+        except Damaged as error:
+            logger().error("audit_index_behind", why=error.message)
+            return 0
+        return len(chunks)
+
+    def _finish_chunk(self, day: str, chunk: int, *, final: bool) -> None:
+        found = self._files.ask(day, partial(chunk_keys, chunk=chunk))
+        if found is not None:
+            self._index.finish(day, chunk, found.keys, final=final, strays=found.strays)
+        if final and (extent := self._files.ask(day, extent_in)) is not None:
+            self._index.complete(day, extent)

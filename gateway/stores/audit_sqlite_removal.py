@@ -17,7 +17,7 @@ from gateway.stores.audit_sqlite_extents import Extents
 from gateway.stores.audit_sqlite_files import DayFiles
 from gateway.stores.audit_sqlite_index import Index
 from gateway.stores.audit_sqlite_recording import Recording
-from gateway.stores.sqlite_file import Damaged
+from gateway.stores.sqlite_file import Damaged, sync_folder
 
 
 class Removal:
@@ -93,6 +93,7 @@ class Removal:
         try:
             for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
                 file.unlink(missing_ok=True)
+            sync_folder(path.parent)  # before it is forgotten that the day was to go
         except OSError as error:
             raise AuditUnavailable(f"{path} cannot be taken away: {error}") from None
         self._extents.forget(day)

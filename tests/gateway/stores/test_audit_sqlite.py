@@ -195,6 +195,14 @@ def test_a_day_whose_making_was_interrupted_does_not_hide_the_positions(store: S
     again.close()
 
 
+def test_what_a_process_left_that_died_while_it_made_a_day_is_made_anew(store: SqliteAudit, folder: Path) -> None:
+    for name in ("2026-11-25.making", "2026-11-25.making-wal", "2026-11-25.making-shm"):
+        (folder / name).write_bytes(b"half of a file")
+    _frames(store, 2)
+    assert [row.damage for row in store.rows(JOURNAL, 1, 9)] == ["", ""]
+    assert not [file.name for file in folder.iterdir() if "making" in file.name]
+
+
 def _make_empty(path: Path) -> None:
     path.touch()
 

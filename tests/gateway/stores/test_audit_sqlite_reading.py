@@ -12,7 +12,7 @@ import pytest
 from gateway.errors import AuditUnavailable
 from gateway.ports import AuditStore, Filter, PublicKey
 from gateway.record import Frame
-from gateway.stores import audit_sqlite_evidence, audit_sqlite_lookups, audit_sqlite_rows
+from gateway.stores import audit_sqlite_evidence, audit_sqlite_lookups, audit_sqlite_privacy, audit_sqlite_rows
 from gateway.stores.audit_sqlite import SqliteAudit
 from gateway.stores.audit_sqlite_listing import page
 from tests.records import (
@@ -150,6 +150,23 @@ def test_no_look_up_goes_through_every_record_nor_sorts_what_it_found(
     _frames(store, 10)
     plan = _plan(folder / f"{DAY}.db", statement)
     assert all(step.startswith("SEARCH") for step in plan), plan
+
+
+IN_ORDER = {
+    "a scan": f"{audit_sqlite_lookups._WITH_PARTS} WHERE number > ? AND model = ? AND role = 0 ORDER BY number LIMIT ?",
+    "thinning": audit_sqlite_privacy._OF_MODEL,
+}
+
+
+@pytest.mark.parametrize("statement", IN_ORDER.values(), ids=IN_ORDER)
+def test_what_goes_through_all_records_of_a_model_goes_through_them_once(
+    store: SqliteAudit, folder: Path, statement: str
+) -> None:
+    """By the index of models, each chunk would sort all that are left."""
+    _frames(store, 10)
+    plan = _plan(folder / f"{DAY}.db", statement)
+    assert plan[0] == "SEARCH records USING INTEGER PRIMARY KEY (rowid>?)"
+    assert not any("TEMP B-TREE" in step for step in plan), plan
 
 
 def test_what_a_day_holds_is_counted_in_an_index_alone(store: SqliteAudit, folder: Path) -> None:
