@@ -220,12 +220,12 @@ def postgres(postgres_binaries: Path) -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
-def start_postgres(postgres_binaries: Path) -> Iterator[Callable[[], PostgresServer]]:
-    """Start private servers; they end with the test."""
+def start_postgres(postgres_binaries: Path) -> Iterator[Callable[..., PostgresServer]]:
+    """Start private servers, with settings of their own if any are given; they end with the test."""
     started: list[PostgresServer] = []
 
-    def start() -> PostgresServer:
-        started.append(PostgresServer(postgres_binaries))
+    def start(**settings: str) -> PostgresServer:
+        started.append(PostgresServer(postgres_binaries, **settings))
         return started[-1]
 
     yield start
