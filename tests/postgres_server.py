@@ -28,6 +28,8 @@ OLDEST_MAJOR = 15
 PASSWORD = "s3cret+of/tests"
 """The password that the server asks for over TCP; over the unix socket it trusts everybody."""
 
+_DIES_WITH_US = ("setpriv", "--pdeathsig", "INT") if shutil.which("setpriv") else ()
+
 
 def find_binaries() -> Path | None:
     """Return the folder of the newest installed server that is new enough, or None."""
@@ -89,7 +91,7 @@ class PostgresServer:
         words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         with (self.folder / "log").open("ab") as log:
             return subprocess.Popen(
-                [self._binaries / "postgres", "-D", self.data, *words],
+                [*_DIES_WITH_US, self._binaries / "postgres", "-D", self.data, *words],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -137,10 +139,7 @@ class PostgresServer:
     def cut_all(self, database: str) -> None:
         """End every connection to a database from the server's side, and wait until they are closed."""
         cut = self.execute(f"SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")
-        deadline = time.monotonic() + ANSWER_SECONDS
-        while any(Path(f"/proc/{pid}").exists() for pid, _ in cut):
-            assert time.monotonic() < deadline, "a connection does not end"
-            time.sleep(0.002)
+        _wait_for_the_end([int(str(pid)) for pid, _ in cut])
 
     def log(self) -> str:
         """Return what the server has logged."""
@@ -154,14 +153,19 @@ class PostgresServer:
         self._signal_all(signal.SIGCONT)
 
     def _signal_all(self, number: signal.Signals) -> None:
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text(encoding="ascii")
-        for pid in [self.process.pid, *map(int, children.split())]:
+        for pid in [self.process.pid, *self._children()]:
             os.kill(pid, number)
 
+    def _children(self) -> list[int]:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text(encoding="ascii")
+        return [int(pid) for pid in children.split()]
+
     def kill(self) -> None:
-        """End it without a chance to tidy up (SIGKILL); its other processes end by themselves."""
+        """End it without a chance to tidy up (SIGKILL), and wait until its other processes have ended by themselves."""
+        others = self._children()
         self.process.kill()
         self.process.wait()
+        _wait_for_the_end(others)
 
     def stop(self) -> None:
         """End it in order, also when it has ended before, and remove its folder."""
@@ -170,6 +174,22 @@ class PostgresServer:
             self.process.send_signal(signal.SIGINT)
             self.process.wait()
         shutil.rmtree(self.folder)
+
+
+def _wait_for_the_end(pids: list[int]) -> None:
+    """Wait until these processes have ended; one that nobody has waited for yet counts as ended."""
+    deadline = time.monotonic() + ANSWER_SECONDS
+    while any(_is_running(pid) for pid in pids):
+        assert time.monotonic() < deadline, "a process of the server does not end"
+        time.sleep(0.002)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
 
 
 def _unprivileged_user() -> str | None:
@@ -200,12 +220,12 @@ def postgres(postgres_binaries: Path) -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
-def start_postgres(postgres_binaries: Path) -> Iterator[Callable[[], PostgresServer]]:
-    """Start private servers; they end with the test."""
+def start_postgres(postgres_binaries: Path) -> Iterator[Callable[..., PostgresServer]]:
+    """Start private servers, with settings of their own if any are given; they end with the test."""
     started: list[PostgresServer] = []
 
-    def start() -> PostgresServer:
-        started.append(PostgresServer(postgres_binaries))
+    def start(**settings: str) -> PostgresServer:
+        started.append(PostgresServer(postgres_binaries, **settings))
         return started[-1]
 
     yield start

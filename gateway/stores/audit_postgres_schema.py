@@ -8,9 +8,9 @@
     positions, gaps, checkpoints, covers, public_keys, dropped     what outlives a day
     rewrites      partitions that still have to be rewritten, so that what was taken out of them leaves the disk
 
-`number` is the order of recording. Records and parts have a partition for each day (`audit_postgres_days`). The unique
-key of a place has to contain the day, since PostgreSQL keeps an index for each partition alone; that a place is not
-taken twice in different days is seen to by who writes.
+`number` is the order of recording. Records and parts have a partition for each day (`audit_postgres_days`), and a place
+is unique in each of them: PostgreSQL has no index over several. That it is not taken twice in different days is seen to
+by who writes.
 
 Belongs here: the schema and its versions. Never here: partitions, or a statement about records.
 """
@@ -52,8 +52,7 @@ CREATE TABLE records (
   role text COLLATE "C",
   caller text COLLATE "C",
   gateway text COLLATE "C",
-  action text COLLATE "C",
-  PRIMARY KEY (journal, sequence, day)
+  action text COLLATE "C"
 ) PARTITION BY RANGE (day);
 CREATE INDEX records_by_number ON records (number);
 CREATE INDEX records_by_time ON records (received_ns) INCLUDE (day) WHERE sealed IS NOT NULL;

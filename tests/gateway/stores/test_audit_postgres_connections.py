@@ -62,7 +62,7 @@ def test_everything_that_a_session_can_wait_for_is_bounded(postgres: PostgresSer
         assert connection.patience_s > 7
 
 
-def test_a_server_that_stops_answering_is_given_up(start_postgres: Callable[[], PostgresServer]) -> None:
+def test_a_server_that_stops_answering_is_given_up(start_postgres: Callable[..., PostgresServer]) -> None:
     server = start_postgres()
     connection = connect(parse_postgres_url(server.url()), read_only=True, seconds=30)
     connection.patience_s = 0.5
@@ -121,7 +121,7 @@ def test_a_connection_that_is_lost_in_the_middle_is_an_error_in_our_words_and_th
 
 
 def test_a_store_opens_while_its_server_is_away_and_works_once_it_is_there(
-    start_postgres: Callable[[], PostgresServer], open_store: Open
+    start_postgres: Callable[..., PostgresServer], open_store: Open
 ) -> None:
     server = start_postgres()
     server.kill()
@@ -137,6 +137,17 @@ def test_a_store_opens_while_its_server_is_away_and_works_once_it_is_there(
         store.positions()
     server.start()
     assert dict(store.positions()) == {}
+
+
+def test_a_server_that_syncs_nothing_to_disk_is_warned_of_once(
+    start_postgres: Callable[..., PostgresServer], open_store: Open
+) -> None:
+    server = start_postgres(fsync="off")
+    with structlog.testing.capture_logs() as logged:
+        store = open_store(server.url())
+        server.cut_all("postgres")
+        store.write(batch(ChainedJournal().frames(new_record(1))))
+    assert [line["event"] for line in logged if line["log_level"] == "warning"] == ["audit_store_unsafe"]
 
 
 def test_no_message_repeats_the_password_whatever_is_wrong(postgres: PostgresServer, database: str) -> None:

@@ -248,7 +248,7 @@ class _Shipping:
 
 
 def test_nothing_is_lost_or_doubled_when_the_server_is_killed_in_the_middle_of_writes(
-    start_postgres: Callable[[], PostgresServer],
+    start_postgres: Callable[..., PostgresServer],
 ) -> None:
     """Two gateways ship; the server is killed (SIGKILL) four times and started again. What was told as done stays."""
     server, batches = start_postgres(), 60
