@@ -42,6 +42,7 @@ class Seen(Struct, array_like=True):
     version: str = ""
     revision: int = 0
     why: str = ""
+    record_id: str = ""
 
 
 class Traffic:
@@ -153,6 +154,7 @@ class _Sender:
                     headers.get("x-model-version", ""),
                     int(headers.get("x-route-revision", "0")),
                     "" if answer.status == 200 else answer.body[:200].decode(errors="replace"),
+                    headers.get("x-record-id", ""),
                 )
             )
 
