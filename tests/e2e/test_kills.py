@@ -11,7 +11,7 @@ from tests.e2e.running_gateway import RunningGateway
 from tests.e2e.traffic import Traffic
 
 KILLS = 200
-WORKERS = 4
+WORKERS = 3
 
 
 def test_every_answer_has_its_record_whatever_was_killed_and_whenever(
