@@ -67,7 +67,7 @@ class House:
         return [kept.frame.record.record_id for chunk in self.store.scan(Filter(), contents=False) for kept in chunk]
 
     def told(self) -> list[str | None]:
-        """Return what the checkpoints were told: the ids of each batch, and None for each seal; nothing of no records."""
+        """Return what the checkpoints were told: the ids of each batch that has any, and None for each seal."""
         return [
             ",".join(frame.record.record_id for frame in one.frames) if one is not None else None
             for one in self.checkpoints.told
