@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # Files of tests run side by side; more than two cores' worth, since tests mostly wait for processes and sockets.
 SIDE_BY_SIDE ?= 3
 
-.PHONY: help run test check e2e demo clean
+.PHONY: help run test check e2e demo compare ratios scenarios clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,8 @@ help:
 	@echo "make test   the whole fast suite"
 	@echo "make check  lint, types, import contracts, coverage of the decision"
 	@echo "make e2e    third-party clients, 20 000 requests whose shares must agree, trouble with Redis and with disks"
+	@echo "make compare    what a request costs beside Envoy, nginx, MLServer, KServe, LiteLLM … (half an hour; table and plot)"
+	@echo "make ratios     the promises that are ratios, each judged (an hour); make scenarios: load with trouble in it"
 
 $(VENV)/ready: requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -52,7 +54,30 @@ e2e: $(VENV)/ready $(VENV)-clients/ready
 	FULL_COUNT=1 TEST_CLIENTS_PYTHON=$(abspath $(VENV)-clients/bin/python) \
 	  $(BIN)/python -m pytest tests/e2e/test_third_party_clients.py tests/e2e/test_shares_agree.py \
 	    tests/e2e/test_life_without_redis.py tests/e2e/test_live_changes.py \
-	    tests/gateway/test_journal_crash_images.py tests/gateway/test_journal_disk_faults.py
+	    tests/gateway/test_journal_crash_images.py tests/gateway/test_journal_disk_faults.py \
+	    tests/gateway/evidence/sealed/test_tampering.py
+
+# Half an hour; the programs it compares with are installed outside the repository. More: python -m loadtests.compare --help.
+compare: $(VENV)/ready
+	$(BIN)/python -m loadtests.compare
+
+ratios: $(VENV)/ready
+	$(BIN)/python -m loadtests.ratios
+
+# Locust brings many packages that nothing else here needs, so the scenarios have an environment of their own.
+$(VENV)-load/ready: requirements/run.txt requirements/load.txt
+	$(PYTHON) -m venv $(VENV)-load
+	$(VENV)-load/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/run.txt -r requirements/load.txt
+	@touch $@
+
+# Each is bounded, prints its marks and ends with 1 when it missed one; all are played before this does.
+SCENARIOS := steady ramp_weights shadow_storm redis_down backend_flaps overload
+scenarios: $(VENV)-load/ready $(VENV)/ready
+	@missed=; for name in $(SCENARIOS); do \
+	  echo "== $$name"; $(VENV)-load/bin/python -m loadtests.scenarios.$$name || missed="$$missed $$name"; \
+	done; \
+	echo "== hang_ups"; $(BIN)/python -m loadtests.hang_ups || missed="$$missed hang_ups"; \
+	test -z "$$missed" || { echo "missed:$$missed" >&2; exit 1; }
 
 clean:
-	rm -rf $(VENV) $(VENV)-clients pointsman-data build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-clients $(VENV)-load pointsman-data build dist *.egg-info

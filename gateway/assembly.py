@@ -16,7 +16,8 @@ from gateway.errors import ArtifactInvalid, SettingsError
 from gateway.executors.http import HttpExecutor
 from gateway.ports import AuditStore, Executor, ExecutorFactory, UpstreamClient
 from gateway.stores.audit_sqlite import SqliteAudit
-from gateway.wire.client import HttpxClient
+from gateway.wire.client import PooledClient
+from gateway.wire.trust import trust
 
 try:
     from gateway.executors.onnx import OnnxExecutor
@@ -57,10 +58,11 @@ def audit_store(settings: Settings, *, read_only: bool = False) -> AuditStore:
 def upstream_client(settings: Settings) -> UpstreamClient:
     """Return the client for HTTP backends."""
     upstream = settings.upstream
-    return HttpxClient(
+    return PooledClient(
         max_connections=upstream.max_connections,
         keepalive_seconds=upstream.keepalive_seconds,
         connect_timeout_ms=upstream.connect_timeout_ms,
+        tls=trust(upstream.tls_ca, upstream.tls_cert, upstream.tls_key),
     )
 
 

@@ -65,12 +65,17 @@ def _recorder(settings: Settings, store: AuditStore, key: SigningKey, book: Book
         for publisher in publishers:
             publisher.offer(checkpoint)
 
+    journals = settings.data_dir / "journal"
     checkpoints = Checkpointer(
-        store, key, settings.gateway, keys, seconds=settings.audit.checkpoint_seconds, sealed=publish
+        store,
+        key,
+        settings.gateway,
+        keys,
+        journals=journals,
+        seconds=settings.audit.checkpoint_seconds,
+        sealed=publish,
     )
-    recorder = Recorder(
-        settings.data_dir / "journal", store, checkpoints, book.observe, settings.audit.keep_segments_seconds
-    )
+    recorder = Recorder(journals, store, checkpoints, book.observe, settings.audit.keep_segments_seconds)
 
     def sealing() -> Sealing:
         return Sealing(checkpoints.last_at_ns, sum(publisher.unpublished for publisher in publishers))

@@ -15,9 +15,9 @@ import socket
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gateway.errors import SettingsError
@@ -43,6 +43,45 @@ class LimitSettings(Group):
     max_body_bytes: Annotated[Whole, Field(ge=1, description="largest request body, in bytes; above it 413")] = (
         64 * 2**20
     )
+    max_headers: Annotated[Whole, Field(ge=1, description="most headers of a request; above it 431")] = 100
+    max_head_bytes: Annotated[
+        Whole, Field(ge=512, description="largest head of a request, target and headers, in bytes; above it 431")
+    ] = 32 * 2**10
+    head_seconds: Annotated[
+        Decimal, Field(gt=0, description="time for the head of a request, and for a TLS handshake; then 408")
+    ] = 10.0
+    body_seconds: Annotated[
+        Decimal, Field(gt=0, description="time that a request body may take however slow it is; then 408")
+    ] = 10.0
+    min_body_rate: Annotated[
+        Whole, Field(ge=1, description="bytes per second that a request body must come with to get more time")
+    ] = 1_024
+    idle_seconds: Annotated[
+        Decimal, Field(gt=0, description="how long a connection is kept that has no request under way")
+    ] = 75.0
+    send_seconds: Annotated[
+        Decimal, Field(gt=0, description="how long a caller may take nothing of its reply before it is cut off")
+    ] = 30.0
+
+
+class TlsSettings(Group):
+    """TLS of the data port. Certificates and keys are PEM files; they are read again when they change."""
+
+    cert: Annotated[
+        Path | None, Field(description="certificate chain of the data port; with it, the data port speaks only TLS")
+    ] = None
+    key: Annotated[Path | None, Field(description="key of `tls.cert`, without a passphrase")] = None
+    client_ca: Annotated[
+        Path | None, Field(description="CAs of client certificates; with it, callers must show one of theirs")
+    ] = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("cert and key belong together; give both or none")
+        if self.client_ca is not None and self.cert is None:
+            raise ValueError("client_ca needs cert and key")
+        return self
 
 
 class OnnxSettings(Group):
@@ -62,12 +101,22 @@ class UpstreamSettings(Group):
     """How versions with HTTP backends are called."""
 
     max_connections: Annotated[
-        Whole, Field(ge=1, description="connections per worker, over all backends; shadows have as many of their own")
+        Whole, Field(ge=1, description="connections per worker to each backend; shadows have as many of their own")
     ] = 256
     keepalive_seconds: Annotated[Decimal, Field(ge=0, description="how long an idle connection is kept")] = 30.0
     connect_timeout_ms: Annotated[Whole, Field(ge=1, description="time to connect, within the request's deadline")] = (
         2_000
     )
+    tls_ca: Annotated[
+        Path | None,
+        Field(description="PEM file of the authorities that certificates of https backends need; else the system's"),
+    ] = None
+    tls_cert: Annotated[
+        Path | None, Field(description="PEM file of the certificate that backends are shown if they ask for one")
+    ] = None
+    tls_key: Annotated[
+        Path | None, Field(description="PEM file of its key, if that is not in the same file; unencrypted")
+    ] = None
 
 
 class ShadowSettings(Group):
@@ -140,6 +189,7 @@ class Settings(BaseSettings):
         Field(description="debug, info, warning (then the lines of requests served are left out) or error"),
     ] = "info"
     limits: LimitSettings = LimitSettings()
+    tls: TlsSettings = TlsSettings()
     onnx: OnnxSettings = OnnxSettings()
     upstream: UpstreamSettings = UpstreamSettings()
     shadow: ShadowSettings = ShadowSettings()

@@ -11,6 +11,7 @@ from time import monotonic_ns
 from gateway.attempt import attempt
 from gateway.errors import (
     AuditUnavailable,
+    ClientClosed,
     GatewayError,
     InternalError,
     NotReady,
@@ -21,7 +22,7 @@ from gateway.errors import (
 )
 from gateway.flight import Flight, Origin
 from gateway.logs import logger
-from gateway.messages import Answer, Headers, InferRequest, Readiness, Rendered, Work
+from gateway.messages import HUNG_UP, Answer, Headers, InferRequest, Readiness, Rendered, Work
 from gateway.metrics import Board, Slot
 from gateway.ports import InferProtocol, RecordSink
 from gateway.record import Record
@@ -57,9 +58,8 @@ class DataPlane:
         except GatewayError as error:
             flight.fail(error)
             rendered = protocol.render_error(error)
-        except asyncio.CancelledError:
-            flight.fail(Stopping("the gateway stopped before the request had ended; send it again"))
-            self._record_cancelled(flight, protocol)
+        except asyncio.CancelledError as cancelled:
+            self._record_cancelled(flight, _why_cancelled(cancelled), protocol)
             raise
         except Exception as defect:  # noqa: BLE001 - a defect is one failed request with a record, never a dead worker
             self._log.error("defect", record_id=flight.record_id, exc_info=defect)
@@ -155,9 +155,10 @@ class DataPlane:
         self._write_line(flight, record, rendered.status)
         return _answer(flight, record, rendered)
 
-    def _record_cancelled(self, flight: Flight, protocol: InferProtocol) -> None:
+    def _record_cancelled(self, flight: Flight, why: GatewayError, protocol: InferProtocol) -> None:
         """Record a request that nobody waits for any more; so nobody waits for the disk, either."""
-        rendered = protocol.render_error(Stopping(""))
+        flight.fail(why)
+        rendered = protocol.render_error(why)
         record, asked, answered = flight.record(rendered, protocol.name, self._origin, self._rules.stale)
         try:
             waiting = self._sink.append(record, asked, answered)
@@ -243,6 +244,12 @@ class DataPlane:
         if prepared.problem is not None:
             return Readiness(False, prepared.problem.message)
         return await prepared.executor.ready()
+
+
+def _why_cancelled(cancelled: asyncio.CancelledError) -> GatewayError:
+    if HUNG_UP in cancelled.args:
+        return ClientClosed("the caller hung up before it had its answer")
+    return Stopping("the gateway stopped before the request had ended; send it again")
 
 
 def _versions_to_try(

@@ -11,6 +11,10 @@
     │   ├── UnsupportedEncoding     unsupported_encoding
     │   ├── MethodNotAllowed        method_not_allowed
     │   ├── UnknownPath             unknown_path
+    │   ├── MalformedRequest        malformed_request
+    │   ├── HeadTooLarge            head_too_large
+    │   ├── UnmetExpectation        unmet_expectation
+    │   ├── RequestTimeout          request_timeout
     │   └── ClientClosed            client_closed
     ├── ServingError                ours or the version's: the request has *failed*
     │   ├── NotReady                not_ready
@@ -131,8 +135,32 @@ class UnknownPath(RequestError):
     code = "unknown_path"
 
 
+class MalformedRequest(RequestError):
+    """The message is not well-formed HTTP/1.1, or it can be read in two ways. The connection is closed."""
+
+    code = "malformed_request"
+
+
+class HeadTooLarge(RequestError):
+    """The request has more headers than `limits.max_headers`, or larger ones than `limits.max_head_bytes`."""
+
+    code = "head_too_large"
+
+
+class UnmetExpectation(RequestError):
+    """An `Expect` header that asks for anything but `100-continue`."""
+
+    code = "unmet_expectation"
+
+
+class RequestTimeout(RequestError):
+    """The request came too slowly: see `limits.head_seconds`, `limits.body_seconds`, `limits.min_body_rate`."""
+
+    code = "request_timeout"
+
+
 class ClientClosed(RequestError):
-    """The caller hung up before its body had arrived."""
+    """The caller hung up before it had its answer."""
 
     code = "client_closed"
 

@@ -16,6 +16,8 @@ from gateway.record import Outcome
 
 Lane = Literal["primary", "shadow"]
 Headers = tuple[tuple[str, str], ...]
+HUNG_UP = "the caller hung up"
+"""What the wire says when it cancels the work on a request whose caller is gone (`Task.cancel`'s message)."""
 
 
 class WireRequest(Struct):
@@ -23,8 +25,8 @@ class WireRequest(Struct):
 
     `path` is percent-decoded; `headers` has lower-case names and the first value of each. `received_ns` is Unix time
     and `started_ns` the monotonic clock, both in ns, taken when the head of the request had arrived.
-    `refused` is set when the wire already knows the answer (body too large, caller gone); `body` is then empty and
-    `declared_size` what the caller announced.
+    `refused` is set when the wire already knows the answer (malformed, too large, too slow, caller gone); `body` is
+    then empty and `declared_size` what the caller announced.
     """
 
     method: str

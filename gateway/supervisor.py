@@ -26,6 +26,7 @@ from gateway.lifeline import end_with
 from gateway.logs import logger
 from gateway.metrics import Board, Slot, board_path
 from gateway.stores.embedded_valkey import EmbeddedValkey, lock_data_folder
+from gateway.wire.certificates import server_context
 
 _PAUSES = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)  # seconds before the n-th restart in a row
 _STEADY_SECONDS = 30.0  # a child that lived so long starts again without a pause
@@ -114,6 +115,8 @@ class Supervisor:
 
     async def run(self) -> int:
         """Run until SIGTERM, SIGINT or SIGHUP; return 0, or 1 when a child could not be started at all."""
+        if self._settings.tls.cert is not None:
+            server_context(self._settings.tls)  # each worker makes its own, but what is wrong is best said before
         self._run_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = lock_data_folder(self._settings.data_dir)
         data = bind(self._settings.host, self._settings.port, "port")
@@ -149,7 +152,7 @@ class Supervisor:
             for index in range(settings.workers)
         ]
         clear_boards(self._run_folder)
-        urls = (url_of(data), url_of(admin))
+        urls = (url_of(data, "http" if settings.tls.cert is None else "https"), url_of(admin))
         (self._run_folder / "endpoints.json").write_text(
             json.dumps({"pid": os.getpid(), "data_url": urls[0], "admin_url": urls[1]}), encoding="utf-8"
         )
@@ -241,10 +244,10 @@ def bind(host: str, port: int, setting: str) -> socket.socket:
     return listening
 
 
-def url_of(listening: socket.socket) -> str:
-    """Return the http URL of a listening socket."""
+def url_of(listening: socket.socket, scheme: str = "http") -> str:
+    """Return the URL of a listening socket."""
     host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def clear_boards(run_folder: Path) -> None:

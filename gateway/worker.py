@@ -27,7 +27,8 @@ from gateway.snapshot import Rules
 from gateway.stores.rules_redis import RedisRules
 from gateway.tasks import Tasks
 from gateway.wire.asgi import AsgiFace
-from gateway.wire.serving import serve_until
+from gateway.wire.port import Port
+from gateway.wire.serving import serve_data_until
 
 _SHADOW_DRAIN_SECONDS = 1.0
 _READINESS_SECONDS = 0.02
@@ -60,8 +61,9 @@ async def run_worker(settings: Settings, index: int, listening: socket.socket) -
         on_sigterm(begin_drain)
         tasks.start("rules", _follow(rules))
         tasks.start("readiness", _show_readiness(plane, sink, board, begin_drain))
-        face = AsgiFace(OipV2Face(plane).handle, settings.limits.max_body_bytes)
-        await serve_until(stop, face, listening, settings.shutdown.drain_seconds)
+        face = OipV2Face(plane)
+        port = Port(face, AsgiFace(face.handle, settings.limits.max_body_bytes), settings.limits)
+        await serve_data_until(stop, port, listening, settings.tls, settings.shutdown.drain_seconds)
         await shadows.drain(_SHADOW_DRAIN_SECONDS)
         return 1 if sink.failed else 0
 

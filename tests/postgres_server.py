@@ -9,6 +9,7 @@ Where no server is installed, or none that may be run, what needs one is skipped
 
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -35,20 +36,25 @@ def find_binaries() -> Path | None:
         if binary is None:
             continue
         told = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout
-        found[int(told.split()[2].split(".")[0].split("devel")[0])] = Path(binary).parent
+        if (version := re.search(r"\(PostgreSQL\) (\d+)", told)) is not None:
+            found[int(version[1])] = Path(binary).parent
     newest = max(found, default=0)
     return found[newest] if newest >= OLDEST_MAJOR else None
 
 
 class PostgresServer:
-    """A server with its own folder, port and socket, and the signals a test may send it."""
+    """A server with its own folder, port and socket, and the signals a test may send it.
 
-    def __init__(self, binaries: Path) -> None:
+    `settings` are of its configuration; its folder is made in `where`, without that where temporary ones are.
+    """
+
+    def __init__(self, binaries: Path, where: Path | None = None, **settings: str) -> None:
         self._binaries = binaries
+        self._settings = {"shared_buffers": "64MB", "max_wal_size": "512MB"} | settings
         self._user = _unprivileged_user()
         self.port = free_port()
         # Not in pytest's folders: others than their owner cannot enter them, and socket paths end at 107 bytes.
-        self.folder = Path(tempfile.mkdtemp(prefix="pm-postgres-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="pm-postgres-", dir=where))
         self.data = self.folder / "data"
         if self._user is not None:
             shutil.chown(self.folder, self._user)
@@ -78,8 +84,7 @@ class PostgresServer:
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": self.folder,
             "max_connections": 60,
-            "shared_buffers": "64MB",
-            "max_wal_size": "512MB",
+            **self._settings,
         }
         words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         with (self.folder / "log").open("ab") as log:

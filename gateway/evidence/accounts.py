@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from gateway.columns import made_in, packed_id
 from gateway.evidence.findings import Finding, Findings
 from gateway.evidence.glance import UNREADABLE
 from gateway.evidence.places import ERASE, PRUNE
@@ -238,13 +239,11 @@ def _wrong_drop(control: Control | str, day: str, count: int) -> str:
 
 
 def _day_made(record_id: str) -> str:
-    """Return the UTC day in which a record id (UUIDv7, RFC 9562) was made; "" of any other id."""
-    digits = record_id.replace("-", "")
+    """Return the UTC day in which a record id (UUIDv7) was made; "" of any other id."""
+    made = made_in(packed_id(record_id))
     try:
-        if len(digits) != 32 or digits[12] != "7":
-            return ""
-        return f"{datetime.fromtimestamp(int(digits[:12], 16) / 1000, UTC):%Y-%m-%d}"
-    except (ValueError, OverflowError, OSError):
+        return f"{datetime.fromtimestamp(made / 1000, UTC):%Y-%m-%d}" if made is not None else ""
+    except (ValueError, OverflowError):
         return ""
 
 

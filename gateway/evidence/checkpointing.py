@@ -9,12 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gateway.chain import Tree, leaf
+from gateway.evidence.journal_names import gateway_of, journals_in, worker_folders
 from gateway.evidence.keys import SigningKey
 from gateway.evidence.statements import Statement, Stretch, digest, encode_listing, rfc3339, sign
 from gateway.evidence.uncovered import uncovered_rows
 from gateway.evidence.witness import FILE, Seen, WitnessUnreadable, read_witness, write_witness
 from gateway.logs import logger
-from gateway.ports import AuditStore, Batch, PublicKey, SignedCheckpoint
+from gateway.ports import AuditStore, Batch, JournalPosition, PublicKey, SignedCheckpoint
 
 SECONDS = 10.0
 RECORDS = 100_000
@@ -38,8 +39,8 @@ class _Run:
 class Checkpointer:
     """Makes the checkpoints of one gateway. Everything but `last_at_ns` belongs to the recorder's thread.
 
-    `keys` is the folder of the keys, where the witness is kept, too. `sealed` is called with every checkpoint once the
-    store has it. `monotonic` (s) and `now_ns` (Unix ns) tell the time.
+    `keys` is the folder of the keys, where the witness is kept, too; `journals` that of the journals. `sealed` is
+    called with every checkpoint once the store has it. `monotonic` (s) and `now_ns` (Unix ns) tell the time.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Checkpointer:
         gateway: str,
         keys: Path,
         *,
+        journals: Path | None = None,
         seconds: float = SECONDS,
         sealed: Callable[[SignedCheckpoint], None] = _tell_nobody,
         monotonic: Callable[[], float] = time.monotonic,
@@ -58,6 +60,7 @@ class Checkpointer:
         self._key = key
         self._gateway = gateway
         self._witness = keys / FILE
+        self._journals = journals
         self._seconds = seconds
         self._sealed = sealed
         self._monotonic = monotonic
@@ -83,16 +86,26 @@ class Checkpointer:
 
         Raises:
             AuditUnavailable: the store fails.
+            OSError: the journals cannot be read.
         """
         self._ends, self._runs, self._records, self._signed = {}, {}, 0, None
         self._store.publish_key(PublicKey(self._gateway, self._key.id, self._key.public.pem, self._now_ns()))
         self._take_up(self._store.last_checkpoint(self._gateway))
-        own = [one for name, one in self._store.positions().items() if name.startswith(f"{self._gateway}/")]
-        for found in uncovered_rows(self._store, own):
+        for found in uncovered_rows(self._store, self._own_positions()):
             self._add(found.day, found.row.journal, found.row.sequence, found.row.previous, found.chain)
         self.seal()
         days = self._store.days()
         return days[-1].day if days else ""
+
+    def _own_positions(self) -> list[JournalPosition]:
+        """Return the positions of the journals that are this gateway's; other gateways may share the store."""
+        here = (
+            {name for folder in worker_folders(self._journals) for name in journals_in(folder)}
+            if self._journals
+            else ()
+        )
+        positions = self._store.positions().items()
+        return [one for name, one in positions if gateway_of(name) == self._gateway or name in here]
 
     def committed(self, batch: Batch) -> None:
         """Note what was committed; a record that was noted before is passed over."""

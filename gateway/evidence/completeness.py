@@ -15,6 +15,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from gateway.evidence.glance import UNREADABLE, decode_glance
+from gateway.evidence.journal_names import gateway_of, worker_folders, worker_of
 from gateway.gauges import BoardFolder
 from gateway.journal.segment import (
     FRAME_OVERHEAD,
@@ -114,7 +115,7 @@ def completeness(
         gaps = [gap for gap in store.gaps() if gap.journal == journal]
         found = unshipped.get(journal, Unshipped(0, ()))
         if whole:
-            written = boards.get(_worker_of(journal), 0) if journal in newest else 0
+            written = boards.get(worker_of(journal), 0) if journal in newest else 0
             gone = [one for one in dropped if one.journal == journal]
             counts.append(_whole(journal, held.get(journal, ()), positions.get(journal), found, written, gaps, gone))
         elif journal in held or any(_within(at, since_ns, until_ns) for at in found.received_ns):
@@ -174,16 +175,12 @@ def _count(  # noqa: PLR0917 - the fields of the account, in their order
     journal: str, served: int, recorded: int, pending: int, quarantined: int, pruned: int, absent: int
 ) -> JournalCount:
     missing = max(0, absent - quarantined)
-    gateway = journal.partition("/")[0]
-    return JournalCount(gateway, _worker_of(journal), journal, served, recorded, pending, quarantined, pruned, missing)
+    names = gateway_of(journal), worker_of(journal), journal
+    return JournalCount(*names, served, recorded, pending, quarantined, pruned, missing)
 
 
 def _within(at_ns: int, since_ns: int | None, until_ns: int | None) -> bool:
     return (since_ns is None or at_ns >= since_ns) and (until_ns is None or at_ns < until_ns)
-
-
-def _worker_of(journal: str) -> str:
-    return journal.rpartition("/")[2].partition(".")[0]
 
 
 def _newest_journals(
@@ -192,11 +189,10 @@ def _newest_journals(
     """Return the journal of each worker of a gateway that its board tells of: the one written last."""
     newest: dict[str, tuple[int, str]] = {}
     for order, journal in enumerate(unshipped):
-        if journal.startswith(f"{gateway}/"):
-            newest[_worker_of(journal)] = (order, journal)
+        newest[worker_of(journal)] = (order, journal)
     for journal, position in positions.items():
-        if journal.startswith(f"{gateway}/") and _worker_of(journal) not in newest:
-            newest[_worker_of(journal)] = (position.segment, journal)
+        if journal.startswith(f"{gateway}/") and worker_of(journal) not in newest:
+            newest[worker_of(journal)] = (position.segment, journal)
     return frozenset(journal for _, journal in newest.values())
 
 
@@ -206,7 +202,7 @@ def _newest_journals(
 def _read_journals(journals: Path, positions: Mapping[str, JournalPosition]) -> Mapping[str, Unshipped]:
     """Return what the segments tell of each journal, those of one worker in the order in which they were begun."""
     found: dict[str, Unshipped] = {}
-    for folder in sorted(path for path in journals.iterdir() if path.is_dir()) if journals.is_dir() else []:
+    for folder in worker_folders(journals):
         for number in segment_numbers(folder):
             _read_segment(segment_path(folder, number), number, positions, found)
     return found

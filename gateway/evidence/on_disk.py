@@ -13,6 +13,7 @@ from gateway.capture import fits, is_erased
 from gateway.chain import genesis, link
 from gateway.evidence.findings import Finding, Findings
 from gateway.evidence.glance import UNREADABLE, Glance, decode_glance
+from gateway.evidence.journal_names import journals_in, worker_folders, worker_of
 from gateway.evidence.uncovered import chain_after
 from gateway.journal.segment import (
     FRAME_OVERHEAD,
@@ -42,22 +43,23 @@ class Disk:
 
     def check(self, gateway: str) -> None:
         """Read every segment; what is wrong leaves a finding. Raises `AuditUnavailable` as the store does."""
-        folders = sorted(path for path in self.journals.iterdir() if path.is_dir()) if self.journals.is_dir() else []
-        for folder in folders:
-            _Worker(self, folder).check()
-        workers = {folder.name for folder in folders}
+        for folder in worker_folders(self.journals):
+            _Worker(self, folder, gateway).check()
         for name, position in self.store.positions().items():
-            if name.startswith(f"{gateway}/") and position.sequence and _worker_of(name) not in workers:
+            if name.startswith(f"{gateway}/") and position.sequence and not (self.journals / worker_of(name)).is_dir():
                 self.findings.add(Finding("its segments are gone from the disk", journal=name))
 
 
 class _Worker:
     """The segments in the folder of one worker: of its journal, and of those before it."""
 
-    def __init__(self, disk: Disk, folder: Path) -> None:
+    def __init__(self, disk: Disk, folder: Path, gateway: str) -> None:
         self._disk = disk
         self._folder = folder
-        gaps = [gap for gap in disk.store.gaps() if _worker_of(gap.journal) == folder.name]
+        # Its own journals: by name, or because they stand here, as under another name that the gateway once had.
+        self._mine = f"{gateway}/{folder.name}."
+        self._here = frozenset(journals_in(folder))
+        gaps = [gap for gap in disk.store.gaps() if self._is_mine(gap.journal) or gap.journal == folder.name]
         self._gaps = frozenset((gap.segment, gap.offset) for gap in gaps)
         self._positions = self._read_positions()
         self._journal = ""
@@ -69,7 +71,10 @@ class _Worker:
 
     def _read_positions(self) -> dict[str, JournalPosition]:
         positions = self._disk.store.positions()
-        return {name: one for name, one in positions.items() if _worker_of(name) == self._folder.name}
+        return {name: one for name, one in positions.items() if self._is_mine(name)}
+
+    def _is_mine(self, journal: str) -> bool:
+        return journal.startswith(self._mine) or journal in self._here
 
     def check(self) -> None:
         numbers = segment_numbers(self._folder)
@@ -92,7 +97,7 @@ class _Worker:
 
     def _shipped_to(self, numbers: list[int]) -> None:
         newest = max(self._positions.values(), key=lambda one: one.segment, default=None)
-        if newest is not None and newest.segment and newest.segment not in numbers:
+        if newest is not None and newest.segment not in numbers:
             moved_on = self._read_positions().get(newest.journal)
             if moved_on == newest:
                 self._say("the segment up to which it has been shipped is gone", newest.segment, newest.journal)
@@ -134,7 +139,7 @@ class _Worker:
             self._say("it does not begin as its journal does", number, header.journal, 1)
         elif header.first_sequence > 1 and self._before == number - 1 and not excused:
             self._say("it is of another journal than the segment before it", number, header.journal)
-        if _worker_of(header.journal) != self._folder.name:
+        if worker_of(header.journal) != self._folder.name:
             self._say("it is of the journal of another worker", number, header.journal)
         self._journal, self._expected, self._chain = header.journal, header.first_sequence, header.chain
         self._lost = False
@@ -226,8 +231,3 @@ def _wrong_parts(row: Row | None, record: Glance, request: bytes, response: byte
         elif not fits(part, payload):
             return f"the {name} of a frame is not the one that was recorded"
     return ""
-
-
-def _worker_of(journal: str) -> str:
-    """Return the worker of a journal's name, `<gateway>/<worker>.<12 hex digits>`."""
-    return journal.rpartition("/")[2].partition(".")[0]

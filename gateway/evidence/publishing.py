@@ -9,7 +9,7 @@ Belongs here: order, retries, remembering. Never here: making checkpoints, or th
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, Protocol
 from urllib.parse import urlsplit
@@ -229,13 +229,3 @@ class Publisher:
             logger().warning("progress_unreadable", file=str(self._progress), why=str(error))
             return nothing
         return found if found.gateway == self._gateway else nothing
-
-
-def published_to(publishers: Sequence[Publisher]) -> Callable[[SignedCheckpoint], None]:
-    """Return what to call with each checkpoint so that all of these send it."""
-
-    def offer(checkpoint: SignedCheckpoint) -> None:
-        for publisher in publishers:
-            publisher.offer(checkpoint)
-
-    return offer

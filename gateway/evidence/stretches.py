@@ -16,14 +16,13 @@ from gateway.ports import Row
 
 
 class JournalRows:
-    """The rows of one journal, in order, with the next one in sight; `last` and `chain` say how far it was covered."""
+    """The rows of one journal, in order, with the next one in sight; `last` says how far it was covered."""
 
     def __init__(self, journal: str, rows: Iterator[Row]) -> None:
         self.journal = journal
         self.rows = rows
         self.next: Row | None = next(rows, None)
         self.last = 0
-        self.chain = b""
 
     def advance(self) -> None:
         """Go on to the next row."""

@@ -19,7 +19,6 @@ from gateway.evidence.statements import (
     parse_statement,
 )
 from gateway.evidence.trust import Trust
-from gateway.evidence.witness import Seen
 from gateway.ports import SignedCheckpoint
 
 
@@ -123,9 +122,6 @@ class Succession:
         if digest(one.listing) != said.listing or sum(stretch.size for stretch in stretches) != said.size:
             say("its listing is not the one that was signed")
             return False
-        if not all(stretch.journal.startswith(f"{one.gateway}/") for stretch in stretches):
-            say("it lists a journal of another gateway")
-            return False
         return True
 
     def _follows(self, one: SignedCheckpoint, said: Statement, say: Callable[[str], None]) -> None:
@@ -159,9 +155,3 @@ class Succession:
         if newest is not None and (wrong := self._trust.wrong_newest(self._gateway, newest.key, newest.at_ns)):
             what = f"checkpoint {newest.number}: {wrong}"
             self._findings.add(Finding(what, gateway=self._gateway, checkpoint=newest.number, day=newest.day))
-
-
-def remembered(gateway: str, seen: Seen, into: dict[str, dict[int, str]]) -> str:
-    """Add a checkpoint that is remembered outside the store; return what is wrong if another of its number is."""
-    known = into.setdefault(gateway, {}).setdefault(seen.number, seen.sha256)
-    return "" if known == seen.sha256 else f"two different checkpoints {seen.number} are remembered"

@@ -11,31 +11,30 @@ What came after the newest checkpoint is held against its journal only: nothing 
 Belongs here: the order of these. Never here: any of them, or HTTP.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from msgspec import Struct
-
 from gateway.chain import root_of
-from gateway.errors import AuditUnavailable, EvidenceError
-from gateway.evidence.accounts import Accounts, Control, control_of
+from gateway.evidence.accounts import ACCOUNTING_ACTIONS, Accounts, Control
+from gateway.evidence.against import Against
 from gateway.evidence.continuity import Continuity
 from gateway.evidence.diagnosis import diagnose
-from gateway.evidence.exported import read_exported
 from gateway.evidence.findings import Finding, Findings, Verdict
 from gateway.evidence.glance import read_record_id
-from gateway.evidence.inclusion import include
-from gateway.evidence.keys import VerifyingKey
+from gateway.evidence.journal_names import gateway_of
 from gateway.evidence.on_disk import Disk
-from gateway.evidence.statements import Stretch, is_signed_by
+from gateway.evidence.outside import remembered
+from gateway.evidence.proven_control import proven_control
+from gateway.evidence.statements import Stretch
 from gateway.evidence.stretches import JournalRows, Walked, walk
-from gateway.evidence.succession import Checked, Succession, remembered
+from gateway.evidence.succession import Checked, Succession
 from gateway.evidence.trust import Trust
 from gateway.evidence.uncovered import chain_after
-from gateway.evidence.witness import WitnessUnreadable, read_witness
-from gateway.ports import AuditStore, Holding, Place, SignedCheckpoint
-from gateway.record import decode_record
+from gateway.ports import AuditStore, Filter, Holding, Place, SignedCheckpoint
 
+__all__ = ["Against", "verify"]
+_TRIES = 3
 Progress = Callable[[int, int], None]
 """Called now and then with the number of records that are done, and of all."""
 
@@ -44,42 +43,28 @@ def _tell_nobody(_done: int, _total: int) -> None:
     pass
 
 
-class Against(Struct, frozen=True):
-    """What the store is held against; everything may be left out.
-
-    `gateway` is the gateway that verifies itself, `own` its public key, `witness` the file of its witness, `journals`
-    the folder of its journals. `public_keys` are the keys that the auditor trusts, instead of those the store names,
-    `exported` a file of exported checkpoints. Only days from `first_day` to `last_day` (ISO) are walked; the order of
-    all checkpoints is looked at whatever the days.
-    """
-
-    gateway: str = ""
-    own: VerifyingKey | None = None
-    witness: Path | None = None
-    journals: Path | None = None
-    public_keys: Sequence[VerifyingKey] = ()
-    exported: Path | None = None
-    first_day: str = ""
-    last_day: str = ""
-
-    @property
-    def whole(self) -> bool:
-        """Whether every day is walked."""
-        return not self.first_day and not self.last_day
-
-    def has(self, day: str) -> bool:
-        """Tell whether a day is walked."""
-        return self.first_day <= day and (not self.last_day or day <= self.last_day)
-
-
 def verify(store: AuditStore, against: Against, progress: Progress = _tell_nobody) -> Verdict:
     """Verify what a store holds and return the verdict. Blocks for as long as it takes.
+
+    Records may come meanwhile; what is looked at is what the newest checkpoint at the beginning covers. Where something
+    is found and contents were erased or pruned meanwhile, everything is looked at once more.
 
     Raises:
         AuditUnavailable: the store cannot be read.
         OSError: the exported file or a journal cannot be read.
     """
-    return _Verification(store, against, progress).run()
+    for _ in range(_TRIES):
+        began_ns = time.time_ns()
+        verdict = _Verification(store, against, progress).run()
+        if verdict.holds or not _taken_since(store, began_ns):
+            break
+    return verdict
+
+
+def _taken_since(store: AuditStore, began_ns: int) -> bool:
+    """Tell whether an erasure or a pruning came between, so that what was found may be what it took."""
+    wanted = (Filter(role="control", action=action, since_ns=began_ns) for action in ACCOUNTING_ACTIONS)
+    return any(store.page(one, None, 1).records for one in wanted)
 
 
 class _Verification:
@@ -90,7 +75,10 @@ class _Verification:
         self._findings = Findings()
         own = {against.gateway: against.own} if against.own is not None else {}
         self._trust = Trust(against.public_keys, own, store.keys(), self._findings)
-        expected = self._remembered()
+        expected = remembered(against.exported, against.witness, self._trust, self._findings)
+        # What is covered is fixed first, then what the store holds, so all that is covered lies within that.
+        last = {gateway: store.last_checkpoint(gateway) for gateway in self._trust.gateways}
+        self._last = {gateway: one.number if one is not None else 0 for gateway, one in last.items()}
         self._positions = store.positions()
         self._gaps = store.gaps()
         self._dropped = store.dropped()
@@ -112,7 +100,8 @@ class _Verification:
 
     def run(self) -> Verdict:
         for checkpoint in self._store.checkpoints():
-            self._checkpoint(checkpoint)
+            if checkpoint.number <= self._last.get(checkpoint.gateway, checkpoint.number):
+                self._checkpoint(checkpoint)
         self._succession.close()
         for journal in sorted(self._held):
             self._tail(journal)
@@ -133,24 +122,6 @@ class _Verification:
             count=self._findings.count,
             findings=tuple(self._findings.kept),
         )
-
-    def _remembered(self) -> Mapping[str, Mapping[int, str]]:
-        """Return the checkpoints that are remembered outside the store, by gateway and number."""
-        found: dict[str, dict[int, str]] = {}
-        if self._against.exported is not None:
-            for gateway, seen in read_exported(self._against.exported, self._trust, self._findings):
-                if wrong := remembered(gateway, seen, found):
-                    self._findings.add(Finding(wrong, gateway=gateway, checkpoint=seen.number))
-        if self._against.witness is not None:
-            try:
-                witness = read_witness(self._against.witness)
-            except WitnessUnreadable as error:
-                self._findings.add(Finding(f"the witness {error}"))
-                witness = {}
-            for gateway, seen in witness.items():
-                if wrong := remembered(gateway, seen, found):
-                    self._findings.add(Finding(wrong, gateway=gateway, checkpoint=seen.number))
-        return found
 
     # ── checkpoints and what they cover ──────────────────────────────────────────────────────────────────────────
 
@@ -239,6 +210,9 @@ class _Verification:
         what = f"checkpoint {checkpoint.number}: the records that it covers do not give its root"
         self._findings.add(Finding(what, checkpoint.gateway, day=checkpoint.day, checkpoint=checkpoint.number))
 
+    def _look_up(self, record_id: str) -> Control | str:
+        return proven_control(self._store, self._trust, record_id, self._against.patience_seconds)
+
     # ── what no checkpoint covers ────────────────────────────────────────────────────────────────────────────────
 
     def _tail(self, journal: str) -> None:
@@ -267,7 +241,7 @@ class _Verification:
 
     def _no_tail(self, journal: str, first: int) -> str:
         """Say why rows cannot be the newest of a journal, "" when they can."""
-        gateway = journal.partition("/")[0]
+        gateway = gateway_of(journal)
         if gateway not in self._trust.gateways:
             return "it is of a gateway that never published a key"
         newest = self._succession.newest.get(gateway)
@@ -284,7 +258,7 @@ class _Verification:
                 continue  # what is wrong with it is told already, and would be told once more
             held = next((one for one in self._held.get(journal, ()) if one.day == day), None)
             covered = self._covered.get((journal, day), Holding(journal, day, 1, 0, 0, 0))
-            newest = self._succession.newest.get(journal.partition("/")[0])
+            newest = self._succession.newest.get(gateway_of(journal))
             tail = self._tails.get(journal, 0) if newest is None or day >= newest.day else 0
             size = held.records + held.stubs if held is not None else 0
             if held is None or size < covered.records or size > covered.records + tail or held.first < covered.first:
@@ -313,28 +287,6 @@ class _Verification:
             if own and continuity.last > self._rows_of(journal).last and journal not in disk.names:
                 what = "it is covered by no checkpoint, and no segment of its journal is on the disk"
                 self._findings.add(Finding(what, journal=journal, sequence=continuity.last))
-
-    # ── control records that were not walked ─────────────────────────────────────────────────────────────────────
-
-    def _look_up(self, record_id: str) -> Control | str:
-        """Find a control record that was recorded on a day that is not walked, or since this began."""
-        try:
-            kept = [one for one in self._store.find(record_id) if one.frame.record.record_id == record_id]
-        except AuditUnavailable as error:
-            return f"the record of it cannot be read: {error.message}"
-        if not kept or kept[0].frame.record.role != "control":
-            return "no control record tells of that"
-        frame = kept[0].frame
-        try:
-            found = include(self._store, Place(frame.journal, frame.sequence))
-        except EvidenceError as error:
-            return f"the record of it proves nothing: {error.message}"
-        key = self._trust.key(found.checkpoint.gateway, found.checkpoint.key)
-        if isinstance(key, str):
-            return f"the record of it proves nothing: {key}"
-        if not is_signed_by(key, found.checkpoint.statement, found.checkpoint.signature):
-            return "the record of it proves nothing: the signature of its checkpoint does not hold"
-        return control_of(decode_record(found.row.sealed or b""))
 
 
 def _odd_place(held: Holding | None, covered: Holding) -> int:

@@ -45,7 +45,14 @@ from gateway.ports.rules import (
     Unconfirmed,
     Write,
 )
-from gateway.ports.serving import Executor, ExecutorFactory, InferProtocol, UpstreamClient, UpstreamReply
+from gateway.ports.serving import (
+    Executor,
+    ExecutorFactory,
+    InferProtocol,
+    UpstreamClient,
+    UpstreamReply,
+    UpstreamStream,
+)
 
 __all__ = [
     "FIND_LIMIT",
@@ -85,5 +92,6 @@ __all__ = [
     "Unconfirmed",
     "UpstreamClient",
     "UpstreamReply",
+    "UpstreamStream",
     "Write",
 ]

@@ -3,7 +3,8 @@
 Belongs here: the shape of each as the data plane wants it. Never here: an implementation, or a library behind it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -66,13 +67,41 @@ class UpstreamReply(Struct, frozen=True):
     body: bytes
 
 
+class UpstreamStream(Protocol):
+    """A backend's answer that is read as it comes: iterate for the pieces of its body. Header names are lower-case.
+
+    A backend that sends faster than it is read has to wait.
+    """
+
+    status: int
+    headers: Headers
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Return an iterator over the pieces that are still to come. It raises what `UpstreamClient` raises."""
+
+
 class UpstreamClient(Protocol):
-    """A pooled HTTP client. Raises `BackendUnreachable`, `BackendProtocolError` or `DeadlineExceeded`."""
+    """A pooled HTTP client. Raises `BackendUnreachable`, `BackendProtocolError`, `DeadlineExceeded` or `Stopping`."""
 
     async def request(
         self, *, method: str, url: str, headers: Headers, body: bytes, deadline_ns: int, lane: str
     ) -> UpstreamReply:
         """Send one request and return the whole answer before `deadline_ns` (monotonic)."""
+
+    def stream(
+        self,
+        *,
+        method: str,
+        url: str,
+        headers: Headers,
+        body: bytes | AsyncIterator[bytes],
+        deadline_ns: int,
+        lane: str,
+    ) -> AbstractAsyncContextManager[UpstreamStream]:
+        """Send one request, its body whole or piece by piece, and give the answer as it comes.
+
+        The whole answer has to come before `deadline_ns` (monotonic); leaving the block ends it.
+        """
 
     async def close(self) -> None:
         """Close every connection."""

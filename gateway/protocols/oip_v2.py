@@ -40,6 +40,7 @@ _NO_BINARY = "binary tensors are not spoken here; send JSON (in tritonclient and
 _HEADER_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}").fullmatch
 
 STATUS: Final[Mapping[str, int]] = {
+    "malformed_request": 400,
     "malformed_body": 400,
     "invalid_input": 400,
     "version_not_allowed": 403,
@@ -47,8 +48,11 @@ STATUS: Final[Mapping[str, int]] = {
     "unknown_version": 404,
     "unknown_path": 404,
     "method_not_allowed": 405,
+    "request_timeout": 408,
     "body_too_large": 413,
     "unsupported_encoding": 415,
+    "unmet_expectation": 417,
+    "head_too_large": 431,
     "client_closed": 499,
     "model_failed": 500,
     "internal_error": 500,
@@ -155,10 +159,16 @@ class OipV2Face:
                 raise refused
             return await self._answer(target)
         except GatewayError as error:
-            rendered = self._protocol.render_error(error)
-            return WireReply(
-                rendered.status, (("content-type", rendered.content_type), *rendered.headers), rendered.body
-            )
+            return self.refuse(error)
+
+    def refuse(self, error: GatewayError) -> WireReply:
+        """Return the reply to a request that is no inference, or of which nothing is known but what is wrong."""
+        rendered = self._protocol.render_error(error)
+        return WireReply(rendered.status, (("content-type", rendered.content_type), *rendered.headers), rendered.body)
+
+    def is_inference(self, path: str) -> bool:
+        """Tell whether a percent-decoded path may be an inference's; those of every other request say no for sure."""
+        return path.endswith("/infer")
 
     async def _infer(self, request: WireRequest, target: Target, refused: RequestError | None) -> WireReply:
         """Have an inference served. One that is refused already goes the same way, so that it is recorded."""

@@ -38,6 +38,7 @@ from gateway.stores import audit_postgres_evidence as evidence
 from gateway.stores import audit_postgres_listing as listing
 from gateway.stores import audit_postgres_lookups as lookups
 from gateway.stores import audit_postgres_privacy as privacy
+from gateway.stores import audit_postgres_scanning as scanning
 from gateway.stores import audit_postgres_schema as schema
 from gateway.stores import audit_postgres_writing as writing
 from gateway.stores.audit_postgres_places import Rows
@@ -93,7 +94,7 @@ class PostgresAudit:
 
     def positions(self) -> Mapping[str, JournalPosition]:
         """Return the committed position of every journal."""
-        # On the connection for writing, so that the recorder never waits for who looks things up.
+        # On the connection for writing: a replica may be behind, and the recorder never waits for who looks things up.
         with self._link.reader() if self._read_only else self._link.writer() as connection:
             return writing.positions(connection)
 
@@ -149,15 +150,15 @@ class PostgresAudit:
     def sample(self, model: str, since_ns: int, limit: int) -> Sequence[Sampled]:
         """Return the newest primary records of a model that a rule decided, newest first."""
         with self._snapshot() as connection:
-            return listing.sample(connection, model, since_ns, limit)
+            return scanning.sample(connection, model, since_ns, limit)
 
     def count(self, wanted: Filter) -> int:
         """Return how many records `scan` would return."""
-        return listing.count(self._link.reader, wanted)
+        return scanning.count(self._link.reader, wanted)
 
     def scan(self, wanted: Filter, *, contents: bool) -> Iterator[Sequence[Kept]]:
         """Yield records in the order they were recorded, day by day, in chunks."""
-        return listing.scan(self._link.reader, wanted, contents=contents)
+        return scanning.scan(self._link.reader, wanted, contents=contents)
 
     # ── evidence ─────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -13,18 +13,23 @@ from gateway.columns import LARGEST, bounded
 from gateway.ports import Day, Holding
 from gateway.stores.audit_postgres_days import days_of
 from gateway.stores.audit_postgres_rows import plain_text
-from gateway.stores.postgres_connection import Lend, Link
+from gateway.stores.postgres_connection import COUNT_SECONDS, Lend, Link
 
 _BY_MODEL: Final = """
 SELECT model, count(*), min(received_ns), max(received_ns) FROM records
 WHERE day = %s AND model IS NOT NULL GROUP BY model
 """
 _STUBS: Final = """
-SELECT count(*), min(received_ns), max(received_ns) FROM records WHERE day = %s AND pruning IS NOT NULL
+SELECT count(*), min(received_ns), max(received_ns) FROM records
+WHERE day = %s AND sealed IS NULL AND pruning IS NOT NULL
 """
 _WITHIN: Final = """
-SELECT journal, min(sequence), max(sequence) FROM records
-WHERE day = %(day)s AND received_ns >= %(since)s AND received_ns < %(until)s GROUP BY journal ORDER BY journal
+SELECT journal, min(sequence), max(sequence) FROM (
+  SELECT journal, sequence FROM records
+  WHERE day = %(day)s AND sealed IS NOT NULL AND received_ns >= %(since)s AND received_ns < %(until)s
+  UNION ALL SELECT journal, sequence FROM records
+  WHERE day = %(day)s AND sealed IS NULL AND received_ns >= %(since)s AND received_ns < %(until)s
+) AS within GROUP BY journal ORDER BY journal
 """
 # One look into the key for each journal, where grouping would read all of it.
 _EDGES: Final = """
@@ -43,7 +48,7 @@ _BETWEEN: Final = """
 SELECT (SELECT count(*) FROM records WHERE day = %(day)s AND journal = %(journal)s
         AND sequence BETWEEN %(first)s AND %(last)s),
        (SELECT count(*) FROM records WHERE day = %(day)s AND journal = %(journal)s
-        AND sequence BETWEEN %(first)s AND %(last)s AND pruning IS NOT NULL)
+        AND sequence BETWEEN %(first)s AND %(last)s AND sealed IS NULL AND pruning IS NOT NULL)
 """
 
 
@@ -51,7 +56,7 @@ def days(lend: Lend) -> Sequence[Day]:
     """Return every day that has a record, or what is left of one, in order."""
     found = []
     for day in _all_days(lend):
-        with lend() as connection:
+        with lend() as connection, connection.taking(COUNT_SECONDS):
             models = connection.rows(_BY_MODEL, (day,))
             stubs = connection.rows(_STUBS, (day,))
         times = [(first, last) for _, number, first, last in (*models, *((None, *row) for row in stubs)) if number]
@@ -67,7 +72,7 @@ def holdings(lend: Lend, since_ns: int | None, until_ns: int | None) -> Sequence
     """Return what the store holds, by journal and day in order; with times, of records received within them."""
     found = []
     for day in _all_days(lend):
-        with lend() as connection:
+        with lend() as connection, connection.taking(COUNT_SECONDS):
             found += held(connection, day, since_ns, until_ns)
     return sorted(found, key=lambda one: (one.journal, one.day))
 

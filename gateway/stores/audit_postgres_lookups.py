@@ -2,7 +2,8 @@
 
 A record id of ours tells the millisecond in which its record was received, so it is looked for in the days that have
 records of then. What callers named can lie in any day: all are gone through, newest first, a few in one statement,
-because a statement locks every index of each partition that it looks at.
+because a statement locks every index of each partition that it looks at. Making a plan for them takes longer than
+executing it, so each connection keeps those of the blocks of days that it has looked through.
 
 Belongs here: statements that find a few records, and rows made into what the port promises. Never here: listings.
 """
@@ -14,9 +15,10 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.columns import LARGEST, bounded
 from gateway.errors import AuditUnavailable
 from gateway.ports import FIND_LIMIT, Kept, Place
-from gateway.record import Record
+from gateway.record import Record, decode_record
 from gateway.sealing import frame_of
 from gateway.stores.audit_postgres_rows import made_ms, oip_key, plain_text, record_key, request_key
 from gateway.stores.postgres_connection import Link
@@ -24,20 +26,23 @@ from gateway.stores.postgres_connection import Link
 DAYS_AT_ONCE: Final = 16
 _MS: Final = 1_000_000
 _SPANS: Final = "SELECT day, min(first_ns), max(last_ns), bool_or(strays) FROM spans GROUP BY day ORDER BY day"
+_RECEIVED: Final = """
+SELECT day, max(last_ns) FROM spans GROUP BY day HAVING max(last_ns) >= %s AND min(first_ns) < %s ORDER BY day
+"""
 _RELATED: Final = """
 SELECT number FROM records JOIN unnest(%s::bytea[], %s::bigint[]) AS wanted (id, made)
 ON received_ns >= made AND received_ns < made + 1000000 AND (record_id = id OR primary_id = id)
-WHERE day = %s AND pruning IS NULL
+WHERE day = %s AND sealed IS NOT NULL
 """
 _STRAY: Final = """
 SELECT number FROM records WHERE day = %(day)s AND stray_key = ANY (%(keys)s)
 UNION SELECT number FROM records WHERE day = %(day)s AND stray_primary_key = ANY (%(keys)s)
 """
 _NAMED: Final = """
-(SELECT 'q', day, number FROM records WHERE request_key = %(request)s AND day BETWEEN %(first)s AND %(last)s
+(SELECT 'q', day, number FROM records WHERE request_key = %(request)s AND {days}
  ORDER BY received_ns DESC LIMIT %(limit)s)
 UNION ALL
-(SELECT 'o', day, number FROM records WHERE oip_key = %(oip)s AND day BETWEEN %(first)s AND %(last)s
+(SELECT 'o', day, number FROM records WHERE oip_key = %(oip)s AND {days}
  ORDER BY received_ns DESC LIMIT %(limit)s)
 """
 WHOLE: Final = """
@@ -69,6 +74,25 @@ def find(connection: Link, any_id: str) -> Sequence[Kept]:
         or kept.frame.record.primary_id in records
     ]
     return sorted({Place(kept.frame.journal, kept.frame.sequence): kept for kept in family}.values(), key=_oldest_first)
+
+
+def days_received(connection: Link, since_ns: int | None, until_ns: int | None) -> list[tuple[date, int]]:
+    """Return the days that can have records received then, in order, and the last time (Unix ns) known of each."""
+    since = bounded(since_ns) if since_ns is not None else -LARGEST
+    until = bounded(until_ns) if until_ns is not None else LARGEST + 1
+    return [(day, last_ns) for day, last_ns in connection.rows(_RECEIVED, (since, until))]
+
+
+def record_of(day: date, sealed: bytes) -> Record:
+    """Return the record of a sealed part.
+
+    Raises:
+        AuditUnavailable: it is none.
+    """
+    try:
+        return decode_record(sealed)
+    except (msgspec.DecodeError, TypeError) as error:
+        raise AuditUnavailable(f"a record kept under {day} is damaged ({error}); verify the log") from None
 
 
 def kept_of(day: date, row: Sequence[Any]) -> Kept:
@@ -112,11 +136,13 @@ class _Looking:
         """Add the newest records with this request id, and those with this OIP id."""
         left = {"q": FIND_LIMIT, "o": FIND_LIMIT}
         keys = {"request": request_key(any_id), "oip": oip_key(any_id)}
-        for days in _some([day for day, *_ in reversed(self._spans)], DAYS_AT_ONCE):
+        for block in sorted({day.toordinal() // DAYS_AT_ONCE for day, *_ in self._spans}, reverse=True):
             if not any(left.values()):
                 return
-            values = {**keys, "first": days[-1], "last": days[0], "limit": max(left.values())}
-            for kind, day, number in self._connection.rows(_NAMED, values):
+            first, end = (date.fromordinal(edge * DAYS_AT_ONCE) for edge in (block, block + 1))
+            statement = _NAMED.format(days=f"day >= '{first}' AND day < '{end}'")
+            values = {**keys, "limit": max(left.values())}
+            for kind, day, number in self._connection.rows(statement, values, prepare=True):
                 if left[kind]:
                     left[kind] -= 1
                     found[day].add(number)
@@ -137,10 +163,6 @@ class _Looking:
 
 def _ids(record: Record) -> Collection[str | None]:
     return record.record_id, record.request_id, record.oip_id
-
-
-def _some(days: Sequence[date], count: int) -> Iterator[Sequence[date]]:
-    return (days[at : at + count] for at in range(0, len(days), count))
 
 
 def _oldest_first(kept: Kept) -> tuple[int, bool, str]:

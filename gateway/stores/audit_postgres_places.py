@@ -25,7 +25,7 @@ from gateway.stores.audit_postgres_evidence import edges_of
 from gateway.stores.audit_postgres_rows import COLUMNS, column_text, plain_text, row_of
 from gateway.stores.postgres_connection import Lend
 
-ASK_AGAIN_SECONDS: Final = 60.0
+ASK_AGAIN_SECONDS: Final = 300.0
 _CHUNK: Final = 250
 _STRETCHES: Final = "SELECT day, first, last FROM stretches WHERE journal = %s"
 _NAMES: Final = COLUMNS.split(", ")

@@ -65,6 +65,8 @@ _STILL_SEEN: Final = """
 SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
 AND age(backend_xmin) >= age(%s::text::xid)
 """
+# Whoever comes after who waits for the lock of a whole table waits as well.
+_LOCK_BRIEFLY: Final = "SET LOCAL lock_timeout = '3s'"
 _HAS_ROWS: Final = "SELECT EXISTS (SELECT FROM records WHERE day = %s)"
 _DROPPED: Final = "INSERT INTO dropped VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"
 
@@ -138,6 +140,7 @@ def drop(connection: Link, day: str, pruning: str) -> Sequence[Dropped]:
         return ()
     _take_turn(connection)
     with connection.holding(SCHEMA_LOCK), connection.transaction():
+        connection.execute(_LOCK_BRIEFLY)
         if that_day not in days_of(connection):
             return ()
         _refuse_newest(connection, that_day, "dropped")

@@ -56,16 +56,16 @@ CREATE TABLE records (
   PRIMARY KEY (journal, sequence, day)
 ) PARTITION BY RANGE (day);
 CREATE INDEX records_by_number ON records (number);
-CREATE INDEX records_by_time ON records (received_ns) WHERE pruning IS NULL;
-CREATE INDEX records_by_model ON records (model, received_ns);
-CREATE INDEX records_not_served ON records (received_ns) WHERE outcome <> 'served';
-CREATE INDEX records_of_control ON records (received_ns) WHERE role = 'control';
+CREATE INDEX records_by_time ON records (received_ns) INCLUDE (day) WHERE sealed IS NOT NULL;
+CREATE INDEX records_by_model ON records (model, received_ns) INCLUDE (day);
+CREATE INDEX records_not_served ON records (received_ns) INCLUDE (day) WHERE outcome <> 'served';
+CREATE INDEX records_of_control ON records (received_ns) INCLUDE (day) WHERE role = 'control';
 CREATE INDEX records_by_request ON records (request_key, received_ns) WHERE request_key IS NOT NULL;
 CREATE INDEX records_by_oip ON records (oip_key, received_ns) WHERE oip_key IS NOT NULL;
 CREATE INDEX records_stray ON records (stray_key) WHERE stray_key IS NOT NULL;
 CREATE INDEX records_stray_primary ON records (stray_primary_key) WHERE stray_primary_key IS NOT NULL;
 CREATE INDEX records_by_unit ON records (substr(unit, 1, 64)) WHERE unit IS NOT NULL;
-CREATE INDEX records_stubs ON records (journal, sequence, received_ns) WHERE pruning IS NOT NULL;
+CREATE INDEX records_unsealed ON records (journal, sequence, received_ns) WHERE sealed IS NULL;
 CREATE TABLE parts (
   number bigint NOT NULL,
   day date NOT NULL,

@@ -159,11 +159,12 @@ def _conflict(frame: Frame) -> None:
 
 
 def _insert(connection: Link, day: date, frames: Mapping[Place, Frame]) -> None:
-    rows = {place: row_of_frame(frame) for place, frame in frames.items()}
+    rows: dict[Place, tuple[Any, ...]] = {}
     with connection.cursor().copy(_COPY) as copy:
         copy.set_types(_COPY_TYPES)
         for (journal, sequence), frame in frames.items():
-            row = rows[journal, sequence]
+            # Worked out here, so that the server takes in some rows while we make the next.
+            row = rows[journal, sequence] = row_of_frame(frame)
             copy.write_row((day, journal, sequence, frame.previous, frame.sealed, *row, frame.request, frame.response))
     if connection.value(_INSERT) < len(frames):
         # Beyond all that is known of its journal, and taken: the table of stretches was edited.

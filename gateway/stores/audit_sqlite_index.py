@@ -67,9 +67,9 @@ CREATE TABLE blocks (
 ) STRICT, WITHOUT ROWID;
 """
 SCHEMA: Final = Schema("audit store's index", 0x506D4149, 1, _STATEMENTS)
-# The key as SQL has it is that of `block_of`. CROSS JOIN keeps SQLite from going through all blocks.
+# The key as SQL has it is that of `block_of`.
 _ASK = """
-SELECT day, chunk, bits FROM chunks CROSS JOIN blocks ON of = id AND block = (? & 9223372036854775807) % blocks
+SELECT day, chunk, bits FROM chunks LEFT JOIN blocks ON of = id AND block = (? & 9223372036854775807) % blocks
 """
 
 
@@ -180,6 +180,7 @@ class Index:
                 "INSERT INTO chunks (day, chunk, final, strays, blocks) VALUES (?, ?, ?, ?, ?) RETURNING id",
                 (day, chunk, int(final), int(strays), len(bits)),
             ).get
+            connection.execute("DELETE FROM blocks WHERE of = ?", (made,))  # of a chunk that was lost
             connection.executemany("INSERT INTO blocks VALUES (?, ?, ?)", ((made, *block) for block in enumerate(bits)))
 
     def complete(self, day: str, extent: Extent) -> None:
@@ -198,7 +199,7 @@ class Index:
         journals: dict[str, dict[str, tuple[int, int]]] = {}
         for day, journal, first, last in self._rows("SELECT day, journal, first, last FROM extents"):
             journals.setdefault(day, {})[journal] = (first, last)
-        times = self._rows("SELECT day, first_ns, last_ns FROM complete")
+        times = self._rows("SELECT day, first_ns, last_ns FROM complete WHERE day IN (SELECT day FROM extents)")
         return {day: Extent(first_ns, last_ns, journals.get(day, {})) for day, first_ns, last_ns in times}
 
     def finished(self) -> Mapping[str, Finished]:
@@ -211,7 +212,7 @@ class Index:
         """Return in which finished chunks of which days a key may be."""
         found: dict[str, list[int]] = {}
         for day, chunk, bits in self._rows(_ASK, key):
-            if may_have(key, bits):
+            if bits is None or may_have(key, bits):  # None: it was lost
                 found.setdefault(day, []).append(chunk)
         return found
 

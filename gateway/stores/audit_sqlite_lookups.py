@@ -5,6 +5,7 @@ port promises. Never here: several days.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from typing import Any, Final
 
 import apsw
@@ -20,6 +21,7 @@ from gateway.ports import Filter, Kept, Sampled
 from gateway.record import Record
 from gateway.sealing import frame_of
 from gateway.stores.audit_sqlite_day import CHUNK_BITS, OUTCOMES, ROLES, oip_key, request_key, stray_key
+from gateway.stores.sqlite_file import Damaged
 
 _MS: Final = 1_000_000
 _CHUNK_BYTES: Final = 4 * 2**20
@@ -179,15 +181,28 @@ def scan(
     statement = (
         f"{_WITH_PARTS if contents else _WITHOUT_PARTS} WHERE number > ? AND {condition} ORDER BY number LIMIT ?"
     )
+    with closing(connection.execute(statement, (after, *values, limit))) as cursor:
+        rows, whole = chunk_of(cursor, limit, slice(4, 7))
+    if not whole and rows[-1][0] <= after:
+        raise Damaged(f"the order of the records kept under {day} is broken; verify the records")
+    return readable(day, rows), None if whole else rows[-1][0]
+
+
+def chunk_of(cursor: Iterable[Any], limit: int, large: slice) -> tuple[list[Any], bool]:
+    """Return the first rows, at most `limit` and of 4 MiB in the columns `large`, and whether that were all there are.
+
+    (`limit` is also that of the statement, so as many rows as that need not be all.)
+    """
     rows: list[Any] = []
     size = 0
-    for row in connection.execute(statement, (after, *values, limit)):
+    for row in cursor:
         rows.append(row)
-        size += sum(len(value) for value in row[4:7] if isinstance(value, bytes))
+        for value in row[large]:
+            if isinstance(value, bytes):
+                size += len(value)
         if size >= _CHUNK_BYTES:
-            break
-    ended = len(rows) < limit and size < _CHUNK_BYTES
-    return readable(day, rows), None if ended else rows[-1][0]
+            return rows, False
+    return rows, len(rows) < limit
 
 
 def count(connection: apsw.Connection, wanted: Filter) -> int:

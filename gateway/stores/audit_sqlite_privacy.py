@@ -22,6 +22,7 @@ from gateway.stores.sqlite_file import SqliteFile
 
 EMPTY_LOG_SECONDS: Final = 30.0
 _AT_ONCE: Final = 500
+_VACUUM: Final = "VACUUM"
 _NUMBER: Final = "SELECT number FROM records WHERE journal = (SELECT id FROM journals WHERE name = ?) AND sequence = ?"
 _ERASED: Final = "INSERT INTO erasures VALUES (?, ?) ON CONFLICT DO NOTHING RETURNING number"
 _ZEROS: Final = """
@@ -96,19 +97,19 @@ def _leave_stub(connection: apsw.Connection, number: int, chain: bytes, pruning:
 def _give_room_back(file: SqliteFile) -> None:
     try:
         with file.writer() as connection:
-            connection.execute("VACUUM")
+            connection.execute(_VACUUM)
     except AuditUnavailable as error:
         # What was taken out is overwritten all the same; the room is used for nothing until the day is dropped.
         logger().warning("audit_room_not_given_back", why=error.message)
 
 
-def empty_log(file: SqliteFile, seconds: float = EMPTY_LOG_SECONDS) -> None:
+def empty_log(file: SqliteFile, seconds: float | None = None) -> None:
     """Bring everything that was committed into the file itself, and leave nothing in its log.
 
     Raises:
         AuditUnavailable: somebody reads what was there before, and goes on doing so.
     """
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + (EMPTY_LOG_SECONDS if seconds is None else seconds)
     with file.writer() as connection:
         while True:
             busy: Any = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

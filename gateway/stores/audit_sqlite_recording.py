@@ -7,7 +7,7 @@ anybody else.
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice
 
@@ -24,6 +24,7 @@ from gateway.stores.audit_sqlite_extents import Extents, extent_in
 from gateway.stores.audit_sqlite_files import DayFiles
 from gateway.stores.audit_sqlite_index import UNFINISHED, Index
 from gateway.stores.audit_sqlite_lookups import chunk_keys, last_number
+from gateway.stores.audit_sqlite_privacy import empty_log
 from gateway.stores.sqlite_file import SqliteFile
 
 _FILTERS_AT_ONCE = 4  # each takes a tenth of a second, and a batch must not wait for many
@@ -131,11 +132,18 @@ class Recording:
 
     def _opened(self, day: str) -> SqliteFile:
         if self._file is None or self._day != day:
-            if self._file is not None:
-                self._file.close()
-            self._file = self._writer = None
+            self._leave()
             self._file, self._day = self._files.opened_for_writing(day), day
         return self._file
+
+    def _leave(self) -> None:
+        """Close the file that was written, with all of it in one place unless somebody is reading."""
+        if self._file is not None and self._day is not None:
+            self._files.forget(self._day)
+            with suppress(AuditUnavailable):
+                empty_log(self._file, seconds=0)
+            self._file.close()
+        self._file = self._writer = None
 
     def _begin(self, connection: apsw.Connection, previous: str | None) -> None:
         positions, gaps = None, None

@@ -7,7 +7,8 @@ Belongs here: reading rows and finding contradictions in them. Never here: hashe
 """
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from itertools import pairwise
 from typing import Any, Final
 
@@ -20,17 +21,20 @@ from gateway.record import decode_record
 from gateway.stores.audit_sqlite_day import COLUMNS, Word, row_of
 from gateway.stores.audit_sqlite_files import DayFiles
 from gateway.stores.audit_sqlite_index import Extent
+from gateway.stores.audit_sqlite_lookups import chunk_of
 from gateway.stores.sqlite_file import Damaged
 
 _AT_ONCE: Final = 500
+_NO_BYTES: Final = "what is not of bytes stands where bytes belong"
 _NAMES: Final = COLUMNS.split(", ")
 _ROWS: Final = f"""
-SELECT sequence, previous, sealed, request, response, erasure, {COLUMNS}
+SELECT journal, sequence, previous, sealed, request, response, erasure, {COLUMNS}
 FROM records LEFT JOIN sealed USING (number) LEFT JOIN parts USING (number) LEFT JOIN erasures USING (number)
 WHERE journal = ? AND sequence BETWEEN ? AND ? ORDER BY sequence LIMIT ?
 """  # noqa: S608 - names of ours
 _STUBS: Final = """
-SELECT sequence, previous, chain, pruning FROM stubs WHERE journal = ? AND sequence BETWEEN ? AND ? ORDER BY sequence
+SELECT journal, sequence, previous, chain, pruning FROM stubs
+WHERE journal = ? AND sequence BETWEEN ? AND ? ORDER BY sequence
 """
 
 
@@ -91,30 +95,48 @@ class _DayRows:
     def _read_in(self, connection: apsw.Connection, first: int, last: int, limit: int) -> list[Row]:
         journal = connection.execute("SELECT id FROM journals WHERE name = ?", (self._journal,)).get
         self._words.connection = connection
-        word = self._words.__getitem__
-        rows: list[Any] = connection.execute(_ROWS, (journal, first, last, limit)).fetchall()
-        found = [self._row(row, word) for row in rows]
-        upto = rows[-1][0] if len(rows) == limit else last
+        with closing(connection.execute(_ROWS, (journal, first, last, limit))) as cursor:
+            rows, whole = chunk_of(cursor, limit, slice(3, 6))
+        astray = self._astray(rows, journal, first, last)
+        found = [self._row(row, row[1] if not astray else first, astray) for row in rows]
+        upto = last if whole or not found else found[-1].sequence
         stubs: list[Any] = connection.execute(_STUBS, (journal, first, upto)).fetchall()
         if stubs:
-            found = sorted((*found, *map(self._stub, stubs)), key=lambda row: row.sequence)
+            astray = self._astray(stubs, journal, first, upto)
+            found += [self._stub(row, row[1] if not astray else first, astray) for row in stubs]
+            found.sort(key=lambda row: row.sequence)
         return found
 
-    def _row(self, row: Any, word: Word) -> Row:
-        sequence, previous, sealed, request, response, erasure = row[:6]
+    def _astray(self, rows: Sequence[Any], journal: int | None, first: int, last: int) -> str:
+        """Return what is wrong when the index has led to rows that say they stand elsewhere; "" when it has not.
+
+        Raises:
+            Damaged: they do, and there is more than one; each has to be read alone then.
+        """
+        at = first - 1
+        for row in rows:
+            if row[0] != journal or type(row[1]) is not int or not at < row[1] <= last:
+                if first < last:
+                    raise Damaged("rows say that they stand elsewhere")
+                return "its columns say that it stands elsewhere"
+            at = row[1]
+        return ""
+
+    def _row(self, row: Any, sequence: int, astray: str) -> Row:
+        previous, sealed, request, response, erasure = row[2:7]
         if erasure is not None:
             request, response, erasure = b"", b"", unpacked_id(erasure)
         elif request is None:
             request = response = b""
-        damage = _contradicting(sealed, row[6:], word)
+        damage = astray or _contradicting(sealed, row[7:], self._words.__getitem__)
         if not (type(previous) is type(sealed) is type(request) is type(response) is bytes):
-            damage = damage or "what is not of bytes stands where bytes belong"
+            damage = damage or _NO_BYTES
             previous, sealed, request, response = map(_bytes, (previous, sealed, request, response))
         return Row(self._journal, sequence, previous, sealed, request, response, b"", erasure, None, damage)
 
-    def _stub(self, row: Any) -> Row:
-        sequence, previous, chain, pruning = row
-        damage = "" if type(previous) is type(chain) is bytes else "what is not of bytes stands where bytes belong"
+    def _stub(self, row: Any, sequence: int, astray: str) -> Row:
+        previous, chain, pruning = row[2:]
+        damage = astray or ("" if type(previous) is type(chain) is bytes else _NO_BYTES)
         left = (_bytes(previous), None, b"", b"", _bytes(chain))
         return Row(self._journal, sequence, *left, pruning=unpacked_id(pruning), damage=damage)
 

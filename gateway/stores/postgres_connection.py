@@ -21,13 +21,18 @@ from gateway.stores.postgres_url import PostgresAddress
 
 STATEMENT_SECONDS: Final = 30
 """How long one statement may take, but for those of upkeep."""
+COUNT_SECONDS: Final = 600
+"""How long it may take to count what one day has."""
 LOCK_SECONDS: Final = 10
 """How long one statement may wait for a lock."""
 _GRACE_SECONDS: Final = 5
+_NEVER: Final = 2**31
 _IDLE_IN_TRANSACTION_SECONDS: Final = 60
 _OLDEST_VERSION: Final = 15
-# Plans are made anew for each set of values: a generic one would look at, and lock, every day of the store. Tables are
-# read from their beginning, so that staged records are inserted in their order.
+# Who writes has plans made anew for each set of values, and who reads prepares nothing unless it is said: the plan of a
+# statement that is given its day as a value would look at, and lock, every day of the store. Tables are read from their
+# beginning, so that staged records are inserted in their order. Every question has its index: to go through a whole day
+# and sort it looks cheap to a planner that has no statistics of a day yet, and takes a thousand times as long.
 _SET_UP: Final = """
 SELECT current_setting('server_version_num')::int / 10000,
   current_setting('server_encoding'),
@@ -40,8 +45,11 @@ SELECT current_setting('server_version_num')::int / 10000,
   set_config('lock_timeout', %(lock)s, false),
   set_config('idle_in_transaction_session_timeout', %(idle)s, false),
   set_config('search_path', 'pointsman', false),
-  set_config('plan_cache_mode', 'force_custom_plan', false),
+  set_config('plan_cache_mode', %(plans)s, false),
   set_config('synchronize_seqscans', 'off', false),
+  set_config('enable_seqscan', 'off', false),
+  set_config('enable_bitmapscan', 'off', false),
+  set_config('enable_sort', 'off', false),
   set_config('jit', 'off', false)
 """
 Values = Sequence[Any] | Mapping[str, Any]
@@ -69,15 +77,26 @@ class Link(psycopg.Connection[tuple[Any, ...]]):
             self.close()  # whoever tidies up after this would wait as long again
             raise
 
-    def rows(self, statement: str, values: Values = ()) -> list[tuple[Any, ...]]:
-        """Execute a statement and return its rows."""
-        return self.execute(statement.encode(), values, binary=True).fetchall()
+    def rows(self, statement: str, values: Values = (), *, prepare: bool | None = None) -> list[tuple[Any, ...]]:
+        """Execute a statement and return its rows. Prepare one that is executed often, and names its days itself."""
+        return self.execute(statement.encode(), values, prepare=prepare, binary=True).fetchall()
 
     def value(self, statement: str, values: Values = ()) -> Any:
         """Execute a statement that gives one row, and return its first column."""
         row = self.execute(statement.encode(), values, binary=True).fetchone()
         assert row is not None
         return row[0]
+
+    @contextmanager
+    def taking(self, seconds: int) -> Iterator[None]:
+        """Let statements take longer for once, in a transaction."""
+        patience_s, self.patience_s = self.patience_s, seconds + _GRACE_SECONDS
+        try:
+            with self.transaction():
+                self.execute("SELECT set_config('statement_timeout', %s, true)", (f"{seconds}s",))
+                yield
+        finally:
+            self.patience_s = patience_s
 
     @contextmanager
     def holding(self, lock: int) -> Iterator[None]:
@@ -121,18 +140,17 @@ def _within(gen: Generator[Any, Any, Any], seconds: float) -> Generator[Any, Any
         return end.value
 
 
-def connect(address: PostgresAddress, *, read_only: bool, seconds: int) -> Link:
+def connect(address: PostgresAddress, *, read_only: bool, seconds: int, of: str = "any") -> Link:
     """Return a new connection on which a statement may take so many seconds.
+
+    `of` says which of several servers is meant where the URL does not (libpq's `target_session_attrs`).
 
     Raises:
         Unreachable: there is no server that answers, or it lets us not in.
         AuditUnavailable: the server or the database cannot be an audit store.
         psycopg.Error: anything else went wrong on the way.
     """
-    options: dict[str, Any] = dict(address.options)
-    if not read_only:
-        options.setdefault("target_session_attrs", "read-write")  # of several hosts, the primary
-    options["client_encoding"] = "UTF8"
+    options: dict[str, Any] = {"target_session_attrs": of, **address.options, "client_encoding": "UTF8"}
     try:
         connection = Link.connect(**options, autocommit=True)
     except psycopg.OperationalError as error:
@@ -142,6 +160,7 @@ def connect(address: PostgresAddress, *, read_only: bool, seconds: int) -> Link:
         connection.patience_s = seconds + _GRACE_SECONDS
         if read_only:
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            connection.prepare_threshold = _NEVER
         _set_up(connection, address, read_only, seconds)
     except BaseException:
         connection.close()
@@ -152,6 +171,7 @@ def connect(address: PostgresAddress, *, read_only: bool, seconds: int) -> Link:
 def _set_up(connection: Link, address: PostgresAddress, read_only: bool, seconds: int) -> None:
     limits = {
         "read_only": "on" if read_only else "off",
+        "plans": "auto" if read_only else "force_custom_plan",
         "statement": f"{seconds}s",
         "lock": f"{LOCK_SECONDS}s",
         "idle": f"{_IDLE_IN_TRANSACTION_SECONDS}s",

@@ -35,6 +35,11 @@ class Turns:
         self._free = count
         self._waiting: deque[threading.Event] = deque()
 
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
     def take(self, seconds: float) -> bool:
         """Take a turn, waiting at most so long for it; return whether there was one."""
         with self._lock:
@@ -157,7 +162,9 @@ class PostgresLink:
     def _open(self, before: Callable[[Link], None], *, read_only: bool, seconds: int = STATEMENT_SECONDS) -> Link:
         if self._closed:
             raise AuditUnavailable(f"the audit store at {self.where} is closed")
-        connection = connect(self._address, read_only=read_only, seconds=seconds)
+        # A replica may be behind, so it is read only by those who do not write either, if that is what the URL names.
+        of = "any" if self._read_only else "primary" if read_only else "read-write"
+        connection = connect(self._address, read_only=read_only, seconds=seconds, of=of)
         try:
             before(connection)
         except BaseException:

@@ -30,6 +30,10 @@ PRAGMA cache_size = -32768;
 """
 
 
+# A statement of ours fails (`SQLError`) where the schema is no longer ours.
+_DAMAGED = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, apsw.TooBigError, UnicodeDecodeError)
+
+
 class Schema(Struct, frozen=True):
     """What a file is for: its `name` in messages, its mark, and the statements that make it.
 
@@ -55,7 +59,7 @@ class Damaged(AuditUnavailable):
 
 def failed(path: Path, schema: Schema, error: Exception) -> AuditUnavailable:
     """Return what to raise for an error of SQLite."""
-    damaged = isinstance(error, apsw.CorruptError | apsw.NotADBError | UnicodeDecodeError)
+    damaged = isinstance(error, _DAMAGED)
     return (Damaged if damaged else AuditUnavailable)(f"the {schema.name} {path} failed: {error}")
 
 
@@ -66,7 +70,7 @@ def open_for_reading(path: Path, schema: Schema) -> apsw.Connection:
 
     Raises:
         NotThere: there is nothing to read, yet or any more.
-        Damaged: it is a file of something else, or none of SQLite's.
+        Damaged: it is a file of something else, of another version, or none of SQLite's.
         AuditUnavailable: it cannot be opened.
     """
     try:
@@ -178,6 +182,8 @@ class SqliteFile:
         connection = apsw.Connection(str(self._path))
         try:
             connection.set_busy_timeout(_BUSY_MS)
+            if not _is_empty(connection) and connection.pragma("application_id") != self._schema.application_id:
+                raise _something_else(self._path, self._schema)  # before a setting changes a byte of it
             # Stepped to the end, each: a row stops `execute` on the way.
             connection.execute(_SETTINGS + self._schema.settings).fetchall()
             with connection:
@@ -190,12 +196,10 @@ class SqliteFile:
     def _bring_schema(self, connection: apsw.Connection) -> None:
         schema = self._schema
         found = connection.pragma("user_version")
-        if found == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").get == 0:
+        if found == 0 and _is_empty(connection):
             connection.execute(schema.statements)
             self._mark(connection)
             return
-        if connection.pragma("application_id") != schema.application_id:
-            raise _something_else(self._path, schema)
         while found in schema.changes:
             connection.execute(schema.changes[found])
             found += 1
@@ -207,6 +211,10 @@ class SqliteFile:
         connection.execute(
             f"PRAGMA application_id = {self._schema.application_id}; PRAGMA user_version = {self._schema.version}"
         )
+
+
+def _is_empty(connection: apsw.Connection) -> bool:
+    return bool(connection.execute("SELECT count(*) = 0 FROM sqlite_schema").get)
 
 
 def _make_folder(folder: Path) -> None:
@@ -227,7 +235,7 @@ def _something_else(path: Path, schema: Schema) -> AuditUnavailable:
 
 
 def _other_version(path: Path, schema: Schema, found: int) -> AuditUnavailable:
-    return AuditUnavailable(
+    return Damaged(
         f"the {schema.name} {path} has schema {found} and this Pointsman knows schema {schema.version}; "
         "run the version that made it, or a newer one"
     )

@@ -1,4 +1,6 @@
-"""The HTTP face of the data port as pure ASGI: bytes in, one `WireRequest`; one `WireReply`, bytes out.
+"""The data port as pure ASGI, for what is no inference: bytes in, one `WireRequest`; one `WireReply`, bytes out.
+
+Inference goes past this, from the server straight to the same `handle`; served by another server, this does for all.
 
 Belongs here: reading bodies within their limit, headers, framing. Never here: models, versions, rules, or paths of
 a protocol; the `handle` that is passed in knows those.

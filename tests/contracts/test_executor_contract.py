@@ -6,6 +6,7 @@ needed.
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -15,14 +16,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.catalog import Backend, Manifest, parse_manifest
+from gateway.catalog import Backend, HttpBackend, Manifest, parse_manifest
 from gateway.config import OnnxSettings
 from gateway.errors import DeadlineExceeded, RequestError
 from gateway.examples import DigitSample, digit_samples, digits_folder
+from gateway.executors.http import HttpExecutor
 from gateway.executors.onnx import OnnxExecutor
-from gateway.messages import Result, Work
+from gateway.messages import Rendered, Result, Work
 from gateway.ports import Executor
 from gateway.protocols.oip_v2 import OipV2
+from gateway.wire.client import PooledClient
 
 PROTOCOL = OipV2()
 SECOND = 1_000_000_000
@@ -47,9 +50,58 @@ async def _onnx(settings: OnnxSettings) -> AsyncIterator[Executor]:
         pool.shutdown()
 
 
+@asynccontextmanager
+async def _http() -> AsyncIterator[Executor]:
+    """A version behind HTTP: another server runs the same model and speaks the protocol."""
+    running: set[asyncio.Task[None]] = set()
+    async with _onnx(OnnxSettings(inline_below_ms=60_000)) as model:
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                while True:
+                    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+                    length = re.search(r"\r\ncontent-length: (\d+)", head)
+                    body = await reader.readexactly(int(length[1]) if length else 0)
+                    answer = await _answer(model, head.split()[1], body)
+                    writer.write(b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n" % (answer.status, len(answer.body)))
+                    writer.write(b"content-type: %b\r\n\r\n%b" % (answer.content_type.encode(), answer.body))
+            except (OSError, asyncio.IncompleteReadError):
+                pass  # the client has closed the connection
+            finally:
+                writer.close()
+
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.create_task(serve(reader, writer), name="backend")
+            running.add(task)
+            task.add_done_callback(running.discard)
+
+        listener = await asyncio.start_server(accept, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        client = PooledClient(max_connections=64, keepalive_seconds=30, connect_timeout_ms=2_000)
+        yield HttpExecutor(Manifest("digits", "2", Backend(http=HttpBackend((url,)))), client)
+        await client.close()
+        listener.close()
+        if running:
+            await asyncio.wait(running)
+
+
+async def _answer(model: Executor, path: str, body: bytes) -> Rendered:
+    if path.endswith("/infer"):
+        try:
+            return (await model.execute(Work(body, {}, (), monotonic_ns() + 30 * SECOND), PROTOCOL)).rendered
+        except RequestError as error:
+            return PROTOCOL.render_error(error)
+    if path.endswith("/ready"):
+        return Rendered(200, b'{"ready": true}')
+    signature = (await model.ready()).signature
+    assert signature is not None
+    return Rendered(200, msgspec.json.encode(signature))
+
+
 EXECUTORS: dict[str, Callable[[], AbstractAsyncContextManager[Executor]]] = {
     "onnx on the event loop": lambda: _onnx(OnnxSettings(inline_below_ms=60_000)),
     "onnx in threads": lambda: _onnx(OnnxSettings(inline_below_ms=0)),
+    "http": _http,
 }
 
 

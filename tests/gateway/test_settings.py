@@ -388,3 +388,25 @@ def test_a_child_process_takes_nothing_from_an_environment_or_file_that_changed_
     environment(WORKERS="many", ONNX="{", HOST="0.0.0.0")
     handed = read_settings(dumped)
     assert (handed.port, handed.host, handed.workers) == (1, "127.0.0.1", 2)
+
+
+# ── TLS ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('cert = "a"', "cert and key belong together; give both or none"),
+        ('key = "a"', "cert and key belong together; give both or none"),
+        ('client_ca = "a"', "client_ca needs cert and key"),
+    ],
+)
+def test_a_certificate_without_its_key_is_refused(file: Callable[[str], Path], text: str, words: str) -> None:
+    file(f"[tls]\n{text}")
+    assert refusal().startswith(f"tls: {words}")
+
+
+def test_the_files_of_tls_reach_another_process_as_they_were_given(environment: Callable[..., None]) -> None:
+    environment(TLS__CERT="a.crt", TLS__KEY="a.key")
+    tls = read_settings(dump_settings(load_settings())).tls
+    assert (tls.cert, tls.key, tls.client_ca) == (Path("a.crt"), Path("a.key"), None)

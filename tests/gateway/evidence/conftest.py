@@ -31,7 +31,7 @@ from gateway.protocols.oip_v2 import OipV2
 from gateway.protocols.oip_v2_answers import read_answer
 from gateway.record import Attempt, Payload, Record, encode_record
 from gateway.stores.audit_sqlite import SqliteAudit
-from gateway.wire.client import HttpxClient
+from gateway.wire.client import PooledClient
 from routing import Capture
 from tests.records import ChainedJournal, batch, new_record
 
@@ -49,7 +49,7 @@ class Replays:
         self.protocol = OipV2()
         self.progress: list[tuple[int, int]] = []
         self._pools = {lane: ThreadPoolExecutor(1) for lane in ("primary", "shadow")}
-        self._client = HttpxClient(max_connections=4, keepalive_seconds=1.0, connect_timeout_ms=1000)
+        self._client = PooledClient(max_connections=4, keepalive_seconds=1.0, connect_timeout_ms=1000)
         self._number = 0
         stack.callback(self.store.close)
         stack.push_async_callback(self._client.close)

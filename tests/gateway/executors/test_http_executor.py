@@ -15,7 +15,7 @@ from gateway.errors import BackendProtocolError, BackendUnreachable, DeadlineExc
 from gateway.executors.http import HttpExecutor
 from gateway.messages import Headers, Lane, Rendered, Result, Work
 from gateway.ports import InferProtocol
-from gateway.wire.client import HttpxClient
+from gateway.wire.client import PooledClient
 
 BODY = b'{"inputs": [ {"name":"x", "data":[1,2.50]} ],  "id":"\xc3\xa9"}\n'
 ANSWER = b'{"outputs":[ ]}'
@@ -70,7 +70,7 @@ async def backend(reply: Reply) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def executor(*urls: str, **options: Any) -> AsyncIterator[HttpExecutor]:
-    client = HttpxClient(max_connections=32, keepalive_seconds=30.0, connect_timeout_ms=2_000)
+    client = PooledClient(max_connections=32, keepalive_seconds=30.0, connect_timeout_ms=2_000)
     try:
         yield HttpExecutor(manifest(*urls, **options), client)
     finally:

@@ -2,9 +2,10 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from time import monotonic
+from time import monotonic, sleep
 
 import psycopg
 import pytest
@@ -14,7 +15,7 @@ from gateway.errors import AuditUnavailable, SettingsError
 from gateway.ports import AuditStore
 from gateway.stores.audit_postgres import PostgresAudit
 from gateway.stores.postgres_connection import Lend, connect
-from gateway.stores.postgres_link import READERS, PostgresLink
+from gateway.stores.postgres_link import READERS, PostgresLink, Turns
 from gateway.stores.postgres_url import parse_postgres_url
 from tests.postgres_server import PASSWORD, PostgresServer
 from tests.records import ChainedJournal, batch, new_record
@@ -219,9 +220,10 @@ def test_a_primary_that_became_read_only_is_left_and_said_so(
     store.write(batch(journal.frames(new_record(1))))
     postgres.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
     postgres.cut_all(database)
-    with pytest.raises(AuditUnavailable, match="read-only"):
-        store.write(batch(journal.frames(new_record(2))))
-    assert store.positions()[journal.name].sequence == 1
+    for call in (lambda: store.write(batch(journal.frames(new_record(2)))), store.positions):
+        with pytest.raises(AuditUnavailable, match="read-only"):
+            call()
+    assert store.find(new_record(1).record_id)
     postgres.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = off")
     store.write(batch(ChainedJournal("gw-b/w0.0123456789ab").frames(new_record(3))))
 
@@ -238,6 +240,32 @@ def test_readers_beyond_the_connections_there_are_wait_for_their_turn(postgres: 
     used = postgres.execute(f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}'")
     assert used == [(READERS,)]
     link.close()
+
+
+def test_who_waits_for_a_connection_gets_the_next_one_that_is_free_and_gives_up_in_time() -> None:
+    turns = Turns(1)
+    assert turns.take(0)
+    assert not turns.take(0.01)
+    got: list[str] = []
+
+    def wait(name: str) -> None:
+        assert turns.take(20)
+        got.append(name)
+        turns.give_back()
+
+    waiting = []
+    for name in ("first", "second"):
+        waiting.append(threading.Thread(target=wait, args=(name,)))
+        waiting[-1].start()
+        deadline = monotonic() + 20
+        while turns.waiting < len(waiting):
+            assert monotonic() < deadline
+            sleep(0.001)
+    turns.give_back()
+    for thread in waiting:
+        thread.join()
+    assert got == ["first", "second"]
+    assert turns.take(0)
 
 
 _OPENS = """

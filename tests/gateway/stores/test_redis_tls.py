@@ -3,36 +3,20 @@
 import asyncio
 import shutil
 import ssl
-import subprocess
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from msgspec import Struct
 
 from gateway.errors import RulesUnavailable
 from gateway.ports import ChangeSet, Write
 from gateway.stores.rules_redis import RedisRules
+from tests.certified import Certificate, certified
 from tests.conftest import RunningValkey
 from tests.gateway.stores.relay import Relay
 from tests.gateway.stores.telling import Telling
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command for certificates")
-
-
-class Certificate(Struct, frozen=True):
-    """A self-signed certificate and its key; the certificate is also the CA that trusts it."""
-
-    certificate: Path
-    key: Path
-
-
-def certified(folder: Path, name: str, subject: str = "IP:127.0.0.1") -> Certificate:
-    made = Certificate(folder / f"{name}.crt", folder / f"{name}.key")
-    words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    words += ["-days", "2", "-subj", f"/CN={name}", "-addext", f"subjectAltName={subject}"]
-    subprocess.run([*words, "-out", made.certificate, "-keyout", made.key], check=True, capture_output=True)
-    return made
 
 
 @pytest.fixture(scope="module")

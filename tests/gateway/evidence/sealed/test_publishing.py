@@ -10,7 +10,7 @@ from time import monotonic, sleep
 
 import pytest
 
-from gateway.evidence.publishing import CheckpointFile, CheckpointUrl, NotSent, Publisher, published_to
+from gateway.evidence.publishing import CheckpointFile, CheckpointUrl, NotSent, Publisher
 from gateway.evidence.verification import verify
 from gateway.ports import SignedCheckpoint
 from tests.gateway.evidence.sealed.world import House, days_ago
@@ -94,7 +94,7 @@ def test_a_file_gets_every_checkpoint_as_a_line_that_verification_takes(
     first = sealed(house, chance)  # before it started: read from the store
     publisher.start()
     for _ in range(4):
-        published_to([publisher])(sealed(house, chance))
+        publisher.offer(sealed(house, chance))
     wait_for(lambda: not publisher.unpublished and path.exists() and path.read_bytes().count(b"\n") == 5)
     publisher.close()
 

@@ -1,6 +1,7 @@
 """What verification is held against: keys, the witness, exported checkpoints, days; and what it leaves alone."""
 
 import random
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from gateway.evidence.findings import KEPT_FINDINGS, Verdict
 from gateway.evidence.keys import SigningKey, open_key
 from gateway.evidence.verification import verify
 from gateway.ports import Batch, Filter
+from gateway.stores.audit_sqlite import SqliteAudit
 from tests.gateway.evidence.sealed.tampering.raw import Store, flipped
 from tests.gateway.evidence.sealed.tampering.signed import sign_all
 from tests.gateway.evidence.sealed.world import House, days_ago
@@ -156,7 +158,7 @@ def test_an_erasure_is_accounted_for_on_days_before_the_one_that_tells_of_it(
     house.ship(BEFORE)
     house.ship(TODAY)
     house.erase_caller("u-3", TODAY)
-    not_yet = verdict_on(house, first_day=BEFORE, last_day=BEFORE)
+    not_yet = verdict_on(house, first_day=BEFORE, last_day=BEFORE, patience_seconds=0.0)
     house.seal()
     verdict = verdict_on(house, first_day=BEFORE, last_day=BEFORE)
 
@@ -258,3 +260,78 @@ def test_positions_that_were_never_shipped_are_no_finding(house: House) -> None:
 
     assert verdict_on(house).holds
     assert replace(house.store.positions()[next(iter(house.store.positions()))]).sequence == 0
+
+
+def test_another_gateway_in_the_same_store_has_its_journals_elsewhere(
+    three_days: House, chance: random.Random, tmp_path: Path
+) -> None:
+    """Both have a worker `w0`; each verifies the whole store, and the segments on its own disk."""
+    other = House(tmp_path / "other", gateway="h", store=three_days.store)
+    for _ in range(3):
+        other.serve("w0", 9, chance, TODAY)
+        other.ship(TODAY)
+        other.seal()
+
+    for house in (three_days, other):
+        verdict = verdict_on(house)
+        assert verdict.holds, words(verdict)
+        assert verdict.checkpoints == 9
+    both = (three_days.key.public, other.key.public)
+    assert verdict_on(other, public_keys=both).holds
+    assert not verdict_on(other, public_keys=both[:1]).holds
+    for tail in other._tails.values():
+        tail.close()
+
+
+def test_a_gateway_that_is_given_another_name_goes_on_with_its_journals(
+    three_days: House, chance: random.Random
+) -> None:
+    """As in a container whose host name is another one each time; also what the old name left unsealed is covered."""
+    three_days.serve("w0", 4, chance, TODAY)
+    three_days.ship(TODAY)
+    three_days.serve("w0", 2, chance, TODAY)
+    three_days.close()
+    renamed = House(three_days.folder, gateway="renamed")
+    renamed.serve("w0", 5, chance, TODAY)
+    renamed.ship(TODAY)
+    renamed.seal()
+
+    verdict = verdict_on(renamed)
+    records = {kept.frame.record.gateway for chunk in renamed.store.scan(ANYTHING, contents=False) for kept in chunk}
+    renamed.close()
+
+    assert verdict.holds, words(verdict)
+    assert verdict.uncovered == 0
+    assert verdict.frames == verdict.records
+    assert records == {"g", "renamed"}
+
+
+def test_nothing_is_found_while_records_come_and_are_erased_and_pruned(
+    three_days: House, chance: random.Random
+) -> None:
+    """Another process verifies over and over while this one serves, ships, seals, erases and prunes."""
+    old = days_ago(250)
+    stop, verdicts = threading.Event(), []
+
+    def keep_verifying() -> None:
+        while not stop.is_set():
+            store = SqliteAudit(three_days.folder / "audit", read_only=True)
+            verdicts.append(verify(store, three_days.against()))
+            store.close()
+
+    verifying = threading.Thread(target=keep_verifying)
+    verifying.start()
+    try:
+        for number in range(30):
+            three_days.serve(chance.choice(["w0", "w1", f"w{number}"]), 7, chance, old)
+            three_days.ship(TODAY)
+            three_days.seal()
+            if number % 5 == 4:
+                three_days.erase_caller(f"u-{chance.randrange(8)}", TODAY)
+                three_days.seal()
+    finally:
+        stop.set()
+        verifying.join()
+
+    assert len(verdicts) > 1
+    assert [one.findings for one in verdicts if not one.holds] == []

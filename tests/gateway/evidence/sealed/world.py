@@ -11,14 +11,17 @@ A house can be left (`close`), copied as a folder, and opened again.
 
 import asyncio
 import random
-from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Coroutine
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
 
 from gateway.capture import capture
 from gateway.control_records import ControlRecords
 from gateway.evidence.checkpointing import Checkpointer
-from gateway.evidence.erasure import Erasing
+from gateway.evidence.erasure import Erased, Erasing
 from gateway.evidence.exported import encode_line
 from gateway.evidence.keys import open_key
 from gateway.evidence.pruning import Pruning
@@ -29,7 +32,7 @@ from gateway.journal import Journal
 from gateway.journal.segment import Corruption, frame_end, parse_header
 from gateway.journal.tail import Budget, Tail
 from gateway.metrics import Board
-from gateway.ports import Batch, Gap, JournalPosition, SignedCheckpoint
+from gateway.ports import AuditStore, Batch, Gap, SignedCheckpoint
 from gateway.record import Attempt, Payload, Record
 from gateway.settings_audit import AuditSettings
 from gateway.stores.audit_sqlite import SqliteAudit
@@ -55,14 +58,16 @@ def noon_ns(day: str) -> int:
 class House:
     """A gateway's data folder at work."""
 
-    def __init__(self, folder: Path, *, gateway: str = GATEWAY, segment_bytes: int = 6_000) -> None:
+    def __init__(
+        self, folder: Path, *, gateway: str = GATEWAY, segment_bytes: int = 6_000, store: AuditStore | None = None
+    ) -> None:
         self.folder = folder
         self.gateway = gateway
         self.journals = folder / "journal"
         self.journals.mkdir(parents=True, exist_ok=True)
         self.keys = folder / "keys"
         self.exported = folder / "exported.jsonl"
-        self.store = SqliteAudit(folder / "audit")
+        self.store: AuditStore = store if store is not None else SqliteAudit(folder / "audit")
         self.key = open_key(self.keys)
         self.checkpoints = self.new_checkpointer()
         self.day = self.checkpoints.begin()
@@ -76,7 +81,7 @@ class House:
         self._served = 0
 
     def new_checkpointer(self) -> Checkpointer:
-        return Checkpointer(self.store, self.key, self.gateway, self.keys, sealed=self._export)
+        return Checkpointer(self.store, self.key, self.gateway, self.keys, journals=self.journals, sealed=self._export)
 
     def _export(self, checkpoint: SignedCheckpoint) -> None:
         with self.exported.open("ab") as file:
@@ -141,8 +146,6 @@ class House:
         return record, request, response
 
     def _shadow_of(self, primary: Record, chance: random.Random) -> tuple[Record, bytes]:
-        from msgspec.structs import replace
-
         answered, answer = capture(b'{"outputs":[%d]}' % chance.randrange(10**6), "full", KEEP_ALL)
         shadow = replace(
             primary,
@@ -196,16 +199,18 @@ class House:
 
     def erase_caller(self, key: str, day: str) -> str:
         """Erase the contents of a caller's records; return the record id of the control record."""
-        return self._with_control(day, lambda erasing: erasing.erase_caller(key, "auditor", "asked to"))
+        return self._shipped(self._erasing().erase_caller(key, "auditor", "asked to"), day)
 
     def erase_request(self, any_id: str, day: str) -> str:
-        return self._with_control(day, lambda erasing: erasing.erase_request(any_id, "auditor", "asked to"))
+        return self._shipped(self._erasing().erase_request(any_id, "auditor", "asked to"), day)
 
-    def _with_control(self, day: str, act: object) -> str:
-        erasing = Erasing(self.store, self._control(), self.journals, lambda: True)
-        erased = asyncio.run(act(erasing))  # type: ignore[operator]
+    def _erasing(self) -> Erasing:
+        return Erasing(self.store, self._control(), self.journals, lambda: True)
+
+    def _shipped(self, erasing: Coroutine[Any, Any, Erased], day: str) -> str:
+        erased = asyncio.run(erasing)
         self.ship(day)
-        return str(erased.erasure)
+        return erased.erasure
 
     def prune(self, day: str) -> None:
         """Prune what is over by now, as the daily job does."""
@@ -280,11 +285,3 @@ def live(house: House, chance: random.Random) -> None:
         house.serve(worker, chance.randrange(6), chance, today)
     house.ship(today)
     house.seal()
-
-
-def all_days(house: House) -> Sequence[date]:
-    return [date.fromisoformat(day.day) for day in house.store.days()]
-
-
-def shipped_to(house: House) -> dict[str, JournalPosition]:
-    return dict(house.store.positions())

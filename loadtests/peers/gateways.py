@@ -1,0 +1,80 @@
+"""Pointsman, as a peer of its own comparison: forwarding, and with the digits model in process.
+
+Belongs here: the rules it gets and which of its processes are counted as what. Never here: any switch that is not the
+default; records, metrics and log lines are on because they always are.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from gateway.examples import digits_folder
+from loadtests.bench.asking import Load
+from loadtests.bench.machine import pointsman_version
+from loadtests.bench.pointsman import Pointsman, forwarded, from_folder
+from loadtests.bench.proctree import cpu_us
+from loadtests.peers.loads import digits_load, forward_load
+from loadtests.peers.peer import Cpu, Place, Served, Task
+
+SPLIT = {"1": 9000, "2": 1000}
+
+
+class ServedByPointsman(Served):
+    """A running gateway; the whole product is supervisor, workers, control process and Valkey."""
+
+    def __init__(self, gateway: Pointsman, load: Load) -> None:
+        super().__init__(gateway.data_url, gateway.program, load)
+        self.gateway = gateway
+
+    def cpu(self) -> Cpu:
+        """Return the CPU time of the whole product and of its data workers alone."""
+        return Cpu(cpu_us(self.program.processes()), cpu_us(self.gateway.workers()))
+
+    def settle(self) -> None:
+        """Wait until everything served so far stands in the audit store."""
+        self.gateway.settle(self.load.asks[0])
+
+    def close(self) -> None:
+        """End it with all its processes."""
+        self.gateway.close()
+
+
+class PointsmanForward:
+    """Two versions on one backend, split 90 to 10."""
+
+    name, said = "Pointsman", "split 90/10; records, metrics, log lines; one worker"
+    task: Task = "forward"
+
+    def install(self, cache: Path) -> str:  # noqa: ARG002 - the seam's shape; it is installed already
+        """Return the version under test."""
+        return pointsman_version()
+
+    def start(self, place: Place) -> Served:
+        """Start it and put two forwarded versions in force."""
+        versions = [forwarded("fraud", version, [place.backend_url]) for version in SPLIT]
+        return _start(place, [*versions, {"model": "fraud", "split": SPLIT}], forward_load())
+
+
+class PointsmanInProcess:
+    """Two versions of the digits model, split 90 to 10."""
+
+    name, said = "Pointsman", "split 90/10; records, metrics, log lines; one worker"
+    task: Task = "in process"
+
+    def install(self, cache: Path) -> str:  # noqa: ARG002 - the seam's shape; it is installed already
+        """Return the version under test."""
+        return pointsman_version()
+
+    def start(self, place: Place) -> Served:
+        """Start it and put two versions of the example model in force."""
+        versions = [from_folder(digits_folder() / version) for version in SPLIT]
+        return _start(place, [*versions, {"model": "digits", "split": SPLIT}], digits_load())
+
+
+def _start(place: Place, documents: list[dict[str, Any]], load: Load) -> Served:
+    gateway = Pointsman(place.folder, cores=[place.core])
+    try:
+        gateway.change(documents)
+    except BaseException:
+        gateway.close()
+        raise
+    return ServedByPointsman(gateway, load)
