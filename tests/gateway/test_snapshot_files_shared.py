@@ -33,7 +33,8 @@ def test_what_was_kept_is_there_when_its_writer_was_killed(tmp_path: Path) -> No
     assert all(found >= kept for kept, found in told), "a revision that was kept is lost"
     assert [found for _, found in told] == sorted(found for _, found in told)
     assert told[-1][0] > 40, "the writers were killed before they wrote anything worth a test"
-    assert len(bases(folder)) == 3, "no generation was begun"
+    # The last of the killed may have begun a generation and not lived to take the oldest away.
+    assert len(bases(folder)) in (3, 4), "no generation was begun"
 
 
 def test_writers_of_one_folder_leave_one_whole_chain(tmp_path: Path) -> None:
