@@ -13,7 +13,7 @@ help:
 	@echo "make demo   send a few hundred real digits through a running gateway"
 	@echo "make test   the whole fast suite"
 	@echo "make check  lint, types, import contracts, coverage of the decision"
-	@echo "make e2e    third-party clients, 20 000 requests whose shares must agree, a minute of trouble with Redis"
+	@echo "make e2e    third-party clients, 20 000 requests whose shares must agree, trouble with Redis and with disks"
 	@echo "make compare    what a request costs beside Envoy, nginx, MLServer, KServe, LiteLLM … (half an hour; table and plot)"
 	@echo "make ratios     the promises that are ratios, each judged (an hour); make scenarios: load with trouble in it"
 
@@ -54,6 +54,7 @@ e2e: $(VENV)/ready $(VENV)-clients/ready
 	FULL_COUNT=1 TEST_CLIENTS_PYTHON=$(abspath $(VENV)-clients/bin/python) \
 	  $(BIN)/python -m pytest tests/e2e/test_third_party_clients.py tests/e2e/test_shares_agree.py \
 	    tests/e2e/test_life_without_redis.py tests/e2e/test_live_changes.py \
+	    tests/gateway/test_journal_crash_images.py tests/gateway/test_journal_disk_faults.py \
 	    tests/gateway/evidence/sealed/test_tampering.py
 
 # Half an hour; the programs it compares with are installed outside the repository. More: python -m loadtests.compare --help.

@@ -272,12 +272,12 @@ class Recorder:
             except AuditUnavailable:
                 raise
             except Exception as error:  # noqa: BLE001 - as above, and now it is known which one
-                self._corrupt_frames += 1
                 why = f"the store does not take it: {error}"
                 logger().error("record_set_aside", record_id=frame.record.record_id, journal=frame.journal, why=why)
                 gaps.append(Gap(frame.journal, frame.sequence, 1, 0, 0, why, time.time_ns()))
         whole = Batch(batch.day, taken, batch.positions, gaps)
         self._store.write(whole)
+        self._corrupt_frames += len(batch.frames) - len(taken)  # only now: all of it is tried again when that fails
         return whole
 
     def _postpone(self, error: Exception) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.chain import genesis
+from gateway.chain import genesis, link
 from gateway.journal.segment import (
     FRAME_OVERHEAD,
     MAX_HEADER_BYTES,
@@ -32,8 +32,8 @@ from gateway.journal.segment import (
     sync_folder,
 )
 from gateway.ports import JournalPosition
-from gateway.record import Frame
-from gateway.sealing import NoContent, frame_of, unpack_content
+from gateway.record import Frame, decode_record
+from gateway.sealing import NoContent, unpack_content
 
 CHUNK_BYTES = 2**20
 STUCK_SECONDS = 1.0
@@ -218,16 +218,17 @@ class Tail:
 
     def _decode(self, frames: list[Frame], content: memoryview) -> None:
         sequence = self._sequence + 1
+        before, self._chain = self._chain, b""
         try:
-            frame = frame_of(self._journal, sequence, *unpack_content(content))
+            previous, sealed, request, response = unpack_content(content)
+            self._chain = link(previous, sequence, sealed)
+            record = decode_record(sealed)
         except (NoContent, msgspec.DecodeError) as error:
             self._raise_here(1, f"its checksum holds but it is no record: {error}", frames_follow=True)
-            self._chain = b""
         else:
-            if self._chain not in (b"", frame.previous):
+            if before not in (b"", previous):
                 self._raise_here(0, "it does not follow on the record before it", frames_follow=True)
-            frames.append(frame)
-            self._chain = frame.chain
+            frames.append(Frame(self._journal, sequence, previous, self._chain, sealed, request, response, record))
         self._sequence = sequence
 
     def _face(self, view: memoryview) -> bool:

@@ -37,10 +37,12 @@ class Killed(Struct):
         return sum(self.kills.values())
 
 
-def kill_again_and_again(folder: Path, kills: int, chance: random.Random) -> tuple[RunningGateway, Killed]:
+def kill_again_and_again(
+    folder: Path, kills: int, chance: random.Random, *options: str
+) -> tuple[RunningGateway, Killed]:
     """Kill until so many processes have died; return the gateway, started once more, and what happened."""
     done = Killed(Counter(), [])
-    gateway = RunningGateway(folder, "--examples", "--workers", str(WORKERS))
+    gateway = RunningGateway(folder, "--examples", "--workers", str(WORKERS), *options)
     while True:
         with Traffic(gateway.data_url, folder, connections=CONNECTIONS) as traffic:
             for _ in range(VOLLEYS):
@@ -98,6 +100,8 @@ def check_what_is_left(gateway: RunningGateway, killed: Killed) -> int:
     )
     account = _account(gateway)
     assert account["complete"], account
+    for damage in ("journal_corrupt", "record_conflict", "record_set_aside"):
+        assert gateway.log(damage) == []
     recorded = _recorded(gateway)
     answered = [seen for seen in killed.seen if seen.status == 200]
     twice = {name for name, count in Counter(seen.record_id for seen in answered).items() if count > 1}
