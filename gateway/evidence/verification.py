@@ -35,7 +35,7 @@ from gateway.ports import AuditStore, Filter, Holding, Place, SignedCheckpoint
 
 __all__ = ["Against", "verify"]
 _TRIES = 3
-_UNDER_WAY_NS = 60 * 10**9
+_UNDER_WAY_NS = 5 * 10**9
 Progress = Callable[[int, int], None]
 """Called now and then with the number of records that are done, and of all."""
 
