@@ -26,8 +26,10 @@ from gateway.messages import HUNG_UP, Answer, Headers, InferRequest, Readiness, 
 from gateway.metrics import Board, Slot
 from gateway.ports import InferProtocol, RecordSink
 from gateway.record import Record
+from gateway.retrying import Retries
 from gateway.shadow import Shadows
 from gateway.snapshot import PreparedVersion, RouteEntry, Rules, Snapshot
+from gateway.timeouts import deadline_of
 from routing import Decision, VersionDenied, named_versions, resolve
 
 _LONGEST_NAME = 128
@@ -41,6 +43,7 @@ class DataPlane:
         self._sink = sink
         self._shadows = shadows
         self._board = board
+        self._retries = Retries(board)
         self._origin = origin
         self._log = logger()
         self.stopping = False
@@ -109,13 +112,25 @@ class DataPlane:
             body=request.body,
             headers=request.headers,
             forward=_forward_headers(flight),
-            deadline_ns=request.started_ns + route.timeout_ms * 1_000_000,
+            deadline_ns=deadline_of(request.headers, request.started_ns, route.timeout_ms),
+            timeout_ms=route.timeout_ms,
         )
         chain = _versions_to_try(decision, entry, snapshot)
         version, prepared = next(chain)
         while True:
             tried = await attempt(version, prepared, work, protocol)
             flight.tried(tried)
+            if tried.may_fall_back and route.retries:
+                tried = await self._retries.run(
+                    tried,
+                    version=version,
+                    prepared=prepared,
+                    work=work,
+                    protocol=protocol,
+                    route=route,
+                    versions=snapshot.versions,
+                    note=flight.tried,
+                )
             following = next(chain, None) if tried.may_fall_back and monotonic_ns() < work.deadline_ns else None
             if following is None:
                 break
