@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import until
 from tests.gateway.executors.http_parts import Reply, backend, closed_url, execute, executor, http, never, run
 
-FAST = {"interval_ms": 10, "timeout_ms": 50, "unhealthy_after": 2, "healthy_after": 2}
+FAST = {"interval_ms": 10, "timeout_ms": 300, "unhealthy_after": 2, "healthy_after": 2}
 
 
 class Patient:
