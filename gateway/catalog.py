@@ -74,7 +74,7 @@ class Ejection(Struct, frozen=True, forbid_unknown_fields=True):
     most_ms: Annotated[int, Meta(ge=1, le=3_600_000)] = 300_000
 
 
-class HealthCheck(Struct, frozen=True, forbid_unknown_fields=True):
+class Health(Struct, frozen=True, forbid_unknown_fields=True):
     """How each URL is asked whether it is well: every `interval_ms`, at `path` behind the URL.
 
     Without `path` it is the readiness of the model, as the protocol has it.
@@ -109,7 +109,7 @@ class HttpBackend(Struct, frozen=True, forbid_unknown_fields=True):
     version: VersionName | None = None
     timeout_ms: Annotated[int, Meta(ge=1, le=3_600_000)] | None = None
     ejection: Ejection | None = None
-    health: HealthCheck | None = None
+    health: Health | None = None
 
 
 class Backend(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

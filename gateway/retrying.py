@@ -12,8 +12,10 @@ What is tried again:
   these.
 
 No more than a fifth of a model's requests under way, but always three, may be such tries at any time, so that retries
-do not finish off what is in trouble (Envoy's `retry_budget`, by the same figures). The pause before one is drawn from 0
-to 25 ms, doubled for each further one.
+do not finish off what is in trouble (Envoy's `retry_budget`, by the same figures). A backend that dies fails all that
+it had at once, so who finds no room looks again a few times, for 175 ms at most, before the try is refused and counted.
+
+The pause before a try is drawn from 0 to 25 ms, doubled for each further one, and counts as part of it.
 """
 
 import asyncio
@@ -34,6 +36,7 @@ from routing import Route, named_versions
 _LEAST: Final = 3
 _SHARE: Final = 5
 _PAUSE_SECONDS: Final = 0.025
+_LOOKS: Final = 4
 
 
 class Retries:
@@ -60,17 +63,12 @@ class Retries:
         Each further try is given to `note`. `versions` are all there are, by (model, version); `work.avoid` is changed.
         """
         for turn in range(route.retries):
-            if not _is_worth_it(tried, prepared, work, route):
-                break
-            pause = random.uniform(0, _PAUSE_SECONDS * 2**turn)  # noqa: S311 - nobody gains by guessing it
-            if monotonic_ns() + int(pause * 1e9) >= work.deadline_ns:
-                break
-            if self._under_way[route.model] >= max(_LEAST, _active(route, versions) // _SHARE):
-                self._board.add(Slot.RETRIES_REFUSED)
+            if not _is_worth_it(tried, prepared, work, route) or not await self._has_room(route, work, versions):
                 break
             self._under_way[route.model] += 1
             try:
-                await asyncio.sleep(pause)
+                if not await _pause(0, turn, work):
+                    break
                 work.avoid += (tried.attempt.backend,)
                 tried = await attempt(version, prepared, work, protocol)
             finally:
@@ -78,6 +76,25 @@ class Retries:
             note(tried)
         work.avoid = ()
         return tried
+
+    async def _has_room(self, route: Route, work: Work, versions: Mapping[tuple[str, str], PreparedVersion]) -> bool:
+        """Tell whether the budget has room for one more try, now or in a moment."""
+        for look in range(_LOOKS):
+            if self._under_way[route.model] < max(_LEAST, _active(route, versions) // _SHARE):
+                return True
+            if look == _LOOKS - 1 or not await _pause(0.5, look, work):
+                break
+        self._board.add(Slot.RETRIES_REFUSED)
+        return False
+
+
+async def _pause(least: float, turn: int, work: Work) -> bool:
+    """Wait for a part, `least` or more, of the pause of this turn; tell whether there is time for it."""
+    seconds = random.uniform(least, 1) * _PAUSE_SECONDS * 2**turn  # noqa: S311 - nobody gains by guessing it
+    if monotonic_ns() + int(seconds * 1e9) >= work.deadline_ns:
+        return False
+    await asyncio.sleep(seconds)
+    return True
 
 
 def _is_worth_it(tried: Tried, prepared: PreparedVersion, work: Work, route: Route) -> bool:

@@ -11,7 +11,7 @@ import random
 from collections.abc import Awaitable, Callable
 from time import monotonic_ns
 
-from gateway.catalog import HealthCheck
+from gateway.catalog import Health
 from gateway.executors.http_endpoints import Endpoint, Endpoints
 from gateway.tasks import Tasks
 
@@ -22,7 +22,7 @@ Ask = Callable[[str, str | None, int], Awaitable[str]]
 class HealthChecks:
     """The checks of one version, whose `name` their tasks have."""
 
-    def __init__(self, name: str, check: HealthCheck, endpoints: Endpoints, ask: Ask) -> None:
+    def __init__(self, name: str, check: Health, endpoints: Endpoints, ask: Ask) -> None:
         self._name = name
         self._check = check
         self._endpoints = endpoints
