@@ -6,6 +6,7 @@ connections (that is `wire`), which URL (`http_endpoints`), rules, records, retr
 
 import asyncio
 import time
+from functools import lru_cache
 
 from gateway.catalog import Ejection, HttpBackend, Manifest
 from gateway.errors import BackendProtocolError, BackendUnreachable, DeadlineExceeded, ServingError
@@ -34,6 +35,8 @@ _NEARLY_ALL_NS = 900_000
 """Nine tenths of a ms, in ns."""
 _GATEWAY_ERRORS = frozenset({502, 503, 504})
 """Statuses by which a server says that it cannot serve at all, as opposed to this request alone (500 may be that)."""
+_NONE: frozenset[str] = frozenset()
+_OF_BOTH = frozenset(REQUEST_HEADERS)
 
 
 class HttpExecutor:
@@ -49,8 +52,9 @@ class HttpExecutor:
             manifest.model,
             manifest.version,
             [url.rstrip("/") for url in backend.urls],
-            backend.ejection or Ejection(),
-            standings or Standings(),
+            path=f"{self._path}/infer",
+            ejection=backend.ejection or Ejection(),
+            standings=standings or Standings(),
         )
         self._checks: HealthChecks | None = None
         if backend.health is not None:
@@ -102,7 +106,7 @@ class HttpExecutor:
         try:
             reply = await self._client.request(
                 method="POST",
-                url=f"{base}{self._path}/infer",
+                url=endpoint.infer_url,
                 headers=(*request_headers(work), (TIMEOUT_HEADER, remaining(deadline_ns, started_ns))),
                 body=work.body,
                 deadline_ns=deadline_ns,
@@ -195,28 +199,31 @@ def _trouble(endpoint: Endpoint) -> str:
 
 def request_headers(work: Work) -> Headers:
     """Return the headers that a backend gets: the allowed ones of the caller's, and the gateway's own above them."""
-    own = {name.lower() for name, _ in work.forward}
-    barred = own | _named_by_connection(work.headers.get("connection", ""))
-    passed = [(name, work.headers[name]) for name in REQUEST_HEADERS if name in work.headers and name not in barred]
-    if "content-type" not in work.headers and "content-type" not in own:
+    headers = work.headers
+    barred = _named_by_connection(headers["connection"]) if "connection" in headers else _NONE
+    for name, _ in work.forward:
+        if name.lower() in _OF_BOTH:
+            barred |= {name.lower()}
+    passed = [(name, headers[name]) for name in REQUEST_HEADERS if name in headers and name not in barred]
+    if "content-type" not in headers and "content-type" not in barred:
         passed.append(("content-type", _JSON))  # the gateway has read it as JSON, and some servers insist on the word
     return (*passed, *work.forward)
 
 
 def rendered(reply: UpstreamReply) -> Rendered:
     """Return a backend's answer with the headers that may pass to the caller."""
+    content_type = ""
+    passed: list[tuple[str, str]] = []
     barred: set[str] = set()
     for name, value in reply.headers:
-        if name == "connection":
+        if name == "content-type":
+            content_type = content_type or value
+        elif name in RESPONSE_HEADERS:
+            passed.append((name, value))
+        elif name == "connection":
             barred |= _named_by_connection(value)
-    return Rendered(
-        status=reply.status,
-        body=reply.body,
-        content_type=next((value for name, value in reply.headers if name == "content-type"), _JSON),
-        headers=tuple(
-            (name, value) for name, value in reply.headers if name in RESPONSE_HEADERS and name not in barred
-        ),
-    )
+    headers = tuple([field for field in passed if field[0] not in barred]) if passed else ()
+    return Rendered(reply.status, reply.body, content_type or _JSON, headers)
 
 
 def _path(backend: HttpBackend, model: str) -> str:
@@ -224,5 +231,6 @@ def _path(backend: HttpBackend, model: str) -> str:
     return f"/v2/models/{backend.model or model}{version}"
 
 
-def _named_by_connection(value: str) -> set[str]:
-    return {name.strip().lower() for name in value.split(",")}
+@lru_cache(maxsize=256)
+def _named_by_connection(value: str) -> frozenset[str]:
+    return frozenset(name.strip().lower() for name in value.split(","))

@@ -35,6 +35,7 @@ class Endpoint:
         "failures",
         "healthy",
         "in_flight",
+        "infer_url",
         "marked",
         "on_probation",
         "returned_ns",
@@ -43,8 +44,10 @@ class Endpoint:
         "why",
     )
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, path: str) -> None:
+        """Stand for `url`, and ask for predictions at `path` behind it."""
         self.url = url
+        self.infer_url = url + path
         self.in_flight = 0
         self.failures = 0
         self.marked = False
@@ -65,8 +68,11 @@ class Endpoint:
 class Endpoints:
     """The URLs of one version in one worker. While none is in trouble, all that this costs is the choice."""
 
-    def __init__(self, model: str, version: str, urls: Sequence[str], ejection: Ejection, standings: Standings) -> None:
-        self.all = tuple(Endpoint(url) for url in urls)
+    def __init__(
+        self, model: str, version: str, urls: Sequence[str], *, path: str, ejection: Ejection, standings: Standings
+    ) -> None:
+        """Choose among `urls`, where predictions are asked for at `path`, and tell `standings` of those in trouble."""
+        self.all = tuple(Endpoint(url, path) for url in urls)
         self._named = {"model": model, "version": version}
         self._ejection = ejection
         self._standings = standings

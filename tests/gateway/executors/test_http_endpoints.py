@@ -22,7 +22,8 @@ def make(
 ) -> tuple[Endpoints, Standings]:
     standings = Standings()
     urls = [f"http://127.0.0.1:{1_000 + number}" for number in range(count)]
-    return Endpoints("fraud", "2", urls, Ejection(after, for_ms, most_ms), standings), standings
+    ejection = Ejection(after, for_ms, most_ms)
+    return Endpoints("fraud", "2", urls, path="/infer", ejection=ejection, standings=standings), standings
 
 
 def in_a_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
