@@ -125,8 +125,9 @@ class HttpExecutor:
 
     async def release(self) -> None:
         """End the health checks. The connections are the client's, and what is still in flight ends by itself."""
-        if self._checks is not None:
-            await self._checks.stop()
+        checks, self._checks = self._checks, None
+        if checks is not None:
+            await checks.stop()
         self._endpoints.release()
 
     def _deadline(self, started_ns: int, work_ns: int) -> int:
