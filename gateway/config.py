@@ -101,7 +101,8 @@ class UpstreamSettings(Group):
     """How versions with HTTP backends are called."""
 
     max_connections: Annotated[
-        Whole, Field(ge=1, description="connections per worker to each backend; shadows have as many of their own")
+        Whole,
+        Field(ge=1, description="connections per worker to each backend; shadows and probes have as many of their own"),
     ] = 256
     queue_depth: Annotated[
         Whole, Field(ge=1, description="requests that may wait for a connection, per worker and backend; above it 503")

@@ -36,4 +36,5 @@ def deadline_of(headers: Mapping[str, str], started_ns: int, timeout_ms: int) ->
 
 def remaining(deadline_ns: int, now_ns: int) -> str:
     """Return the header's value at `now_ns`."""
-    return str(max(1, (deadline_ns - now_ns) // _MS))
+    left_ms = (deadline_ns - now_ns) // _MS
+    return str(left_ms) if left_ms > 0 else "1"

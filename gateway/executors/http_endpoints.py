@@ -93,11 +93,13 @@ class Endpoints:
         count = len(among)
         if count == 1:
             return among[0]
-        first = chosen = self._next % count
-        least = among[first].in_flight
-        for index in (*range(first + 1, count), *range(first)) if least else ():
-            if among[index].in_flight < least:
-                chosen, least = index, among[index].in_flight
+        chosen = index = self._next % count
+        least = among[chosen].in_flight
+        if least:  # none can have fewer than none
+            for _ in range(count - 1):
+                index = index + 1 if index + 1 < count else 0
+                if among[index].in_flight < least:
+                    chosen, least = index, among[index].in_flight
         self._next = chosen + 1
         return among[chosen]
 

@@ -84,6 +84,29 @@ def test_a_backend_that_is_dead_from_the_beginning_costs_nobody_an_answer_and_is
         assert (line["model"], line["version"], line["backend"]) == ("m", "1", urls[0])
 
 
+def test_another_version_is_only_tried_as_the_fallback_when_the_same_version_failed_again(
+    start_gateway: Start,
+) -> None:
+    gateway = start_gateway("gateway", "--workers", "1")
+    with (
+        backends.backend(backends.overloaded) as busy,
+        backends.backend(backends.overloaded) as busy_too,
+        backends.backend(backends.answers) as good,
+    ):
+        register(gateway, manifest("m", "1", {"http": {"urls": [busy.url, busy_too.url]}}))
+        register(gateway, manifest("m", "2", {"http": {"urls": [good.url]}}))
+        put_route(gateway, {"model": "m", "split": {"1": 10_000}, "fallback": ["2"], "idempotent": True})
+        answer = gateway.infer("m", BODY)
+        assert (answer.status_code, answer.headers["x-model-version"]) == (200, "2")
+        (record,) = gateway.audit(answer.headers["x-record-id"])
+        assert (record["intended"], record["served"]) == ("1", "2")
+        tries = [(one["version"], one["backend"], one["status"]) for one in record["attempts"]]
+        assert tries == [("1", busy.url, 503), ("1", busy_too.url, 503), ("2", good.url, 200)]
+        metrics = gateway.metrics()
+        assert metrics['pointsman_retries_total{model="m",version="1"}'] == 1
+        assert metrics['pointsman_fallbacks_total{intended="1",model="m",served="2"}'] == 1
+
+
 def test_a_caller_beyond_the_queue_is_told_at_once_when_to_come_again(start_gateway: Start, tmp_path: Path) -> None:
     config = tmp_path / "settings.toml"
     config.write_text("[upstream]\nmax_connections = 1\nqueue_depth = 2\n")
