@@ -6,6 +6,7 @@ building HTTP, or choosing a version in any way but `routing.resolve`.
 
 import asyncio
 from collections.abc import Iterator
+from functools import partial
 from time import monotonic_ns
 
 from gateway.attempt import attempt
@@ -26,8 +27,10 @@ from gateway.messages import HUNG_UP, Answer, Headers, InferRequest, Readiness, 
 from gateway.metrics import Board, Slot
 from gateway.ports import InferProtocol, RecordSink
 from gateway.record import Record
+from gateway.retrying import Retries
 from gateway.shadow import Shadows
 from gateway.snapshot import PreparedVersion, RouteEntry, Rules, Snapshot
+from gateway.timeouts import deadline_of
 from routing import Decision, VersionDenied, named_versions, resolve
 
 _LONGEST_NAME = 128
@@ -43,6 +46,7 @@ class DataPlane:
         self._sink = sink
         self._shadows = shadows
         self._board = board
+        self._retries = Retries(board)
         self._origin = origin
         self._lines = lines
         self.stopping = False
@@ -110,18 +114,28 @@ class DataPlane:
         assert entry is not None
         assert snapshot is not None
         route = entry.route
-        deadline_ns = request.started_ns + route.timeout_ms * 1_000_000
-        work = Work(request.body, request.headers, _forward_headers(flight), deadline_ns)
+        deadline_ns = deadline_of(request.headers, request.started_ns, route.timeout_ms)
+        work = Work(request.body, request.headers, _forward_headers(flight), deadline_ns, "primary", route.timeout_ms)
         version, prepared = decision.version, snapshot.versions[route.model, decision.version]
         tried = await attempt(version, prepared, work, protocol)
         flight.tried(tried)
-        if tried.outcome != "served" and route.fallback:
+        if tried.outcome != "served":
+            again = partial(
+                self._retries.run,
+                work=work,
+                protocol=protocol,
+                route=route,
+                versions=snapshot.versions,
+                note=flight.tried,
+            )
+            tried = await again(tried, version=version, prepared=prepared)
             for other, its in _fallbacks(decision, entry, snapshot):
                 if not tried.may_fall_back or monotonic_ns() >= deadline_ns:
                     break
                 version, prepared = other, its
                 tried = await attempt(version, prepared, work, protocol)
                 flight.tried(tried)
+                tried = await again(tried, version=version, prepared=prepared)
         if tried.rendered is None:
             assert tried.error is not None
             return protocol.render_error(tried.error)

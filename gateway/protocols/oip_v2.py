@@ -25,6 +25,7 @@ from gateway.errors import (
     GatewayError,
     InvalidInput,
     MethodNotAllowed,
+    Overloaded,
     UnsupportedEncoding,
     VersionNotReady,
 )
@@ -51,6 +52,7 @@ STATUS: Final[Mapping[str, int]] = {
     "malformed_request": 400,
     "malformed_body": 400,
     "invalid_input": 400,
+    "invalid_header": 400,
     "version_not_allowed": 403,
     "unknown_model": 404,
     "unknown_version": 404,
@@ -121,9 +123,15 @@ class OipV2:
         return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
     def render_error(self, error: GatewayError) -> Rendered:
-        """Return `{"error": …}` with the status of the error's code, and Allow where a method is refused."""
-        allowed: Headers = (("allow", ", ".join(error.allowed)),) if isinstance(error, MethodNotAllowed) else ()
-        return Rendered(STATUS.get(error.code, 500), orjson.dumps({"error": error.public}), headers=allowed)
+        """Return `{"error": …}` with the status of the error's code, Allow where a method is refused, and Retry-After
+        where a queue is full.
+        """
+        more: Headers = ()
+        if isinstance(error, MethodNotAllowed):
+            more = (("allow", ", ".join(error.allowed)),)
+        elif isinstance(error, Overloaded):
+            more = (("retry-after", str(error.retry_after_s)),)
+        return Rendered(STATUS.get(error.code, 500), orjson.dumps({"error": error.public}), headers=more)
 
 
 def _requested(outputs: Sequence[RequestedOutput], signature: Signature) -> tuple[str, ...]:

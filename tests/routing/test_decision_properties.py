@@ -91,6 +91,8 @@ route_documents = st.builds(
         fallback=st.lists(versions, max_size=3, unique=True),
         client_versions=st.sampled_from(["allow", "deny"]),
         timeout_ms=st.integers(1, 3_600_000),
+        idempotent=st.booleans(),
+        retries=st.integers(0, 3),
         capture=captures,
     ),
 )
