@@ -6,6 +6,7 @@ building HTTP, or choosing a version in any way but `routing.resolve`.
 
 import asyncio
 from collections.abc import Iterator
+from functools import partial
 from time import monotonic_ns
 
 from gateway.attempt import attempt
@@ -20,14 +21,16 @@ from gateway.errors import (
     UnknownVersion,
     VersionNotAllowed,
 )
-from gateway.flight import Flight, Origin
-from gateway.logs import logger
+from gateway.flight import Flight, Origin, begin
+from gateway.logs import RequestLines, logger
 from gateway.messages import HUNG_UP, Answer, Headers, InferRequest, Readiness, Rendered, Work
 from gateway.metrics import Board, Slot
 from gateway.ports import InferProtocol, RecordSink
 from gateway.record import Record
+from gateway.retrying import Retries
 from gateway.shadow import Shadows
 from gateway.snapshot import PreparedVersion, RouteEntry, Rules, Snapshot
+from gateway.timeouts import deadline_of
 from routing import Decision, VersionDenied, named_versions, resolve
 
 _LONGEST_NAME = 128
@@ -36,25 +39,29 @@ _LONGEST_NAME = 128
 class DataPlane:
     """Serves the requests of one worker. `stopping` is set once, when the worker begins to drain."""
 
-    def __init__(self, rules: Rules, sink: RecordSink, shadows: Shadows, board: Board, origin: Origin) -> None:
+    def __init__(  # noqa: PLR0917 - the composition root names every part it connects
+        self, rules: Rules, sink: RecordSink, shadows: Shadows, board: Board, origin: Origin, lines: RequestLines
+    ) -> None:
         self._rules = rules
         self._sink = sink
         self._shadows = shadows
         self._board = board
+        self._retries = Retries(board)
         self._origin = origin
-        self._log = logger()
+        self._lines = lines
         self.stopping = False
 
     async def infer(self, request: InferRequest, protocol: InferProtocol) -> Answer:
         """Serve one request and record it. Never raises, but for cancellation: errors are in the answer."""
-        flight = Flight(request)
+        flight = begin(request)
         try:
             self._sink.check()
         except AuditUnavailable as error:
             return self._refuse_unrecorded(flight, error, protocol)
         self._board.add(Slot.IN_FLIGHT)
         try:
-            rendered = await self._serve(flight, protocol)
+            self._begin(flight, protocol)
+            rendered = await self._execute(flight, protocol)
         except GatewayError as error:
             flight.fail(error)
             rendered = protocol.render_error(error)
@@ -62,7 +69,7 @@ class DataPlane:
             self._record_cancelled(flight, _why_cancelled(cancelled), protocol)
             raise
         except Exception as defect:  # noqa: BLE001 - a defect is one failed request with a record, never a dead worker
-            self._log.error("defect", record_id=flight.record_id, exc_info=defect)
+            logger().error("defect", record_id=flight.record_id, exc_info=defect)
             internal = InternalError(f"the gateway failed; its log has the details under record id {flight.record_id}")
             flight.fail(internal)
             rendered = protocol.render_error(internal)
@@ -70,7 +77,8 @@ class DataPlane:
             self._board.add(Slot.IN_FLIGHT, -1)
         return await self._finish(flight, rendered, protocol)
 
-    async def _serve(self, flight: Flight, protocol: InferProtocol) -> Rendered:
+    def _begin(self, flight: Flight, protocol: InferProtocol) -> None:
+        """Take the rules in force, and decide by them."""
         request = flight.request
         flight.snapshot = snapshot = self._rules.snapshot
         flight.entry = entry = snapshot.routes.get(request.model) if snapshot is not None else None
@@ -80,10 +88,9 @@ class DataPlane:
             raise NotReady("no routing rules are loaded yet; try again shortly")
         if entry is None:
             raise UnknownModel(f"no model named {_cut(request.model)}; GET the admin API's /admin/v1/models for a list")
-        decision = self._decide(flight, entry, snapshot)
+        flight.decision = self._decide(flight, entry, snapshot)
         protocol.check(request.headers)
         flight.oip_id = protocol.peek(request.body)
-        return await self._execute(flight, decision, entry, snapshot, protocol)
 
     def _decide(self, flight: Flight, entry: RouteEntry, snapshot: Snapshot) -> Decision:
         started = monotonic_ns()
@@ -97,29 +104,38 @@ class DataPlane:
             ) from None
         if (entry.route.model, decision.version) not in snapshot.versions:
             raise _no_such_version(entry, decision.version, snapshot)
-        flight.decision = decision
         flight.route_us = (monotonic_ns() - started) // 1000
         return decision
 
-    async def _execute(
-        self, flight: Flight, decision: Decision, entry: RouteEntry, snapshot: Snapshot, protocol: InferProtocol
-    ) -> Rendered:
-        request, route = flight.request, entry.route
-        work = Work(
-            body=request.body,
-            headers=request.headers,
-            forward=_forward_headers(flight),
-            deadline_ns=request.started_ns + route.timeout_ms * 1_000_000,
-        )
-        chain = _versions_to_try(decision, entry, snapshot)
-        version, prepared = next(chain)
-        while True:
-            tried = await attempt(version, prepared, work, protocol)
-            flight.tried(tried)
-            following = next(chain, None) if tried.may_fall_back and monotonic_ns() < work.deadline_ns else None
-            if following is None:
-                break
-            version, prepared = following
+    async def _execute(self, flight: Flight, protocol: InferProtocol) -> Rendered:
+        """Have the version that was decided answer, and if it fails, the route's fallbacks in order."""
+        request, decision, entry, snapshot = flight.request, flight.decision, flight.entry, flight.snapshot
+        assert decision is not None  # or it had been refused
+        assert entry is not None
+        assert snapshot is not None
+        route = entry.route
+        deadline_ns = deadline_of(request.headers, request.started_ns, route.timeout_ms)
+        work = Work(request.body, request.headers, _forward_headers(flight), deadline_ns, "primary", route.timeout_ms)
+        version, prepared = decision.version, snapshot.versions[route.model, decision.version]
+        tried = await attempt(version, prepared, work, protocol)
+        flight.tried(tried)
+        if tried.outcome != "served":
+            again = partial(
+                self._retries.run,
+                work=work,
+                protocol=protocol,
+                route=route,
+                versions=snapshot.versions,
+                note=flight.tried,
+            )
+            tried = await again(tried, version=version, prepared=prepared)
+            for other, its in _fallbacks(decision, entry, snapshot):
+                if not tried.may_fall_back or monotonic_ns() >= deadline_ns:
+                    break
+                version, prepared = other, its
+                tried = await attempt(version, prepared, work, protocol)
+                flight.tried(tried)
+                tried = await again(tried, version=version, prepared=prepared)
         if tried.rendered is None:
             assert tried.error is not None
             return protocol.render_error(tried.error)
@@ -161,28 +177,25 @@ class DataPlane:
         rendered = protocol.render_error(why)
         record, asked, answered = flight.record(rendered, protocol.name, self._origin, self._rules.stale)
         try:
-            waiting = self._sink.append(record, asked, answered)
-            if waiting is not None:
-                waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # logged where it failed
+            self._sink.append(record, asked, answered)
         except AuditUnavailable:
             self._board.add(Slot.REFUSED_UNRECORDED)
         self._write_line(flight, record, rendered.status)
 
     def _write_line(self, flight: Flight, record: Record, status: int) -> None:
-        write = self._log.warning if flight.outcome == "failed" else self._log.info
-        more = {"error_code": flight.error_code} if flight.error_code is not None else {}
-        write(
-            flight.outcome,
-            request_id=record.request_id,
-            record_id=record.record_id,
-            model=record.model if record.known_model else _cut(record.model),
-            version=record.served,
-            reason=record.reason,
-            revision=record.revision,
-            status=status,
-            latency_ms=record.total_us / 1000,
-            **more,
-        )
+        fields = {
+            "request_id": record.request_id,
+            "record_id": record.record_id,
+            "model": record.model if record.known_model else _cut(record.model),
+            "version": record.served,
+            "reason": record.reason,
+            "revision": record.revision,
+            "status": status,
+            "latency_ms": record.total_us / 1000,
+        }
+        if flight.error_code is not None:
+            fields["error_code"] = flight.error_code
+        self._lines.write(flight.outcome == "failed", flight.outcome, fields)
 
     # ── what the faces ask besides inference ─────────────────────────────────────────────────────────────────────
 
@@ -252,14 +265,13 @@ def _why_cancelled(cancelled: asyncio.CancelledError) -> GatewayError:
     return Stopping("the gateway stopped before the request had ended; send it again")
 
 
-def _versions_to_try(
-    decision: Decision, entry: RouteEntry, snapshot: Snapshot
-) -> Iterator[tuple[str, PreparedVersion]]:
-    """Yield the version decided and then, unless the caller named it, the route's fallbacks in order."""
-    names = (decision.version, *(entry.route.fallback if decision.reason != "explicit" else ()))
-    for index, name in enumerate(names):
+def _fallbacks(decision: Decision, entry: RouteEntry, snapshot: Snapshot) -> Iterator[tuple[str, PreparedVersion]]:
+    """Yield the route's fallbacks in order, unless the caller named the version; none that was tried already."""
+    tried = {decision.version}
+    for name in entry.route.fallback if decision.reason != "explicit" else ():
         prepared = snapshot.versions.get((entry.route.model, name))
-        if prepared is not None and name not in names[:index]:
+        if prepared is not None and name not in tried:
+            tried.add(name)
             yield name, prepared
 
 
@@ -288,21 +300,21 @@ def _forward_headers(flight: Flight) -> Headers:
 
 def _answer(flight: Flight, record: Record, rendered: Rendered) -> Answer:
     return Answer(
-        rendered=rendered,
-        record_id=record.record_id,
-        request_id=record.request_id,
-        outcome=flight.outcome,
-        model=record.model,
-        served=record.served,
-        digest=record.digest,
-        revision=record.revision,
-        reason=record.reason,
-        cohort=record.cohort,
-        route_us=record.route_us,
-        queue_us=record.queue_us,
-        infer_us=record.infer_us,
-        total_us=record.total_us,
-        error=flight.error,
+        rendered,
+        record.record_id,
+        record.request_id,
+        flight.outcome,
+        record.model,
+        record.served,
+        record.digest,
+        record.revision,
+        record.reason,
+        record.cohort,
+        record.route_us,
+        record.queue_us,
+        record.infer_us,
+        record.total_us,
+        flight.error,
     )
 
 

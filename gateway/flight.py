@@ -3,7 +3,6 @@
 Belongs here: collecting facts on the way and turning them into a record. Never here: deciding or executing.
 """
 
-import os
 from collections.abc import Mapping
 from time import monotonic_ns
 
@@ -12,7 +11,7 @@ from msgspec import Struct
 from gateway.attempt import Tried
 from gateway.capture import SALT_BYTES, capture, capture_unseen, quotes_body, told
 from gateway.errors import GatewayError, ServingError
-from gateway.identity import new_record_id, request_id_of, trace_id_of
+from gateway.identity import new_record_id, new_salts, request_id_of, trace_id_of
 from gateway.messages import InferRequest, Rendered
 from gateway.record import Attempt, Outcome, Record
 from gateway.snapshot import RouteEntry, Snapshot
@@ -34,57 +33,37 @@ class Origin(Struct, frozen=True):
     record_headers: tuple[str, ...] = ()
 
 
-class Flight:
+class Flight(Struct, eq=False):
     """One request from its arrival to its record. Fields fill in as the request passes; none is ever taken back."""
 
-    __slots__ = (
-        "attempts",
-        "decision",
-        "digest",
-        "entry",
-        "error",
-        "error_code",
-        "facts",
-        "oip_id",
-        "outcome",
-        "queue_us",
-        "record_id",
-        "request",
-        "request_id",
-        "route_us",
-        "served",
-        "snapshot",
-    )
-
-    def __init__(self, request: InferRequest) -> None:
-        self.request = request
-        self.record_id = new_record_id(request.received_ns)
-        self.request_id = request_id_of(request.headers, self.record_id)
-        self.snapshot: Snapshot | None = None
-        self.entry: RouteEntry | None = None
-        self.facts: Facts | None = None
-        self.decision: Decision | None = None
-        self.oip_id: str | None = None
-        self.attempts: tuple[Attempt, ...] = ()
-        self.served: str | None = None
-        self.digest: str | None = None
-        self.outcome: Outcome = "failed"
-        self.error: GatewayError | None = None
-        self.error_code: str | None = None
-        self.route_us = 0
-        self.queue_us = 0
+    request: InferRequest
+    record_id: str
+    request_id: str
+    snapshot: Snapshot | None = None
+    entry: RouteEntry | None = None
+    facts: Facts | None = None
+    decision: Decision | None = None
+    oip_id: str | None = None
+    attempts: tuple[Attempt, ...] = ()
+    served: str | None = None
+    digest: str | None = None
+    outcome: Outcome = "failed"
+    error: GatewayError | None = None
+    error_code: str | None = None
+    route_us: int = 0
+    queue_us: int = 0
 
     def collect(self, entry: RouteEntry) -> Facts:
         """Gather the facts that the rules of `entry` look at, and nothing else of the request."""
         headers = self.request.headers
         key = routing_key(entry.route, headers)
         self.facts = Facts(
-            unit=unit_digest(key if key is not None else self.record_id),
-            record_id=self.record_id,
-            received_ns=self.request.received_ns,
-            keyed=key is not None,
-            asked_version=self.request.asked_version,
-            headers={name: headers[name][:_LONGEST_VALUE] for name in entry.consulted if name in headers}
+            unit_digest(key if key is not None else self.record_id),
+            self.record_id,
+            self.request.received_ns,
+            key is not None,
+            self.request.asked_version,
+            {name: headers[name][:_LONGEST_VALUE] for name in entry.consulted if name in headers}
             if entry.consulted
             else _NO_HEADERS,
         )
@@ -113,12 +92,13 @@ class Flight:
         """Return the record of this request as answered by `rendered`, and the parts of request and response."""
         request, decision, facts, entry = self.request, self.decision, self.facts, self.entry
         policy = entry.route.capture if entry is not None else _DEFAULT_CAPTURE
-        body, salts = request.body, os.urandom(2 * SALT_BYTES)
+        body, salts = request.body, new_salts()
         if request.declared_size > len(body):
             incoming, asked = capture_unseen(request.declared_size)
         else:
             incoming, asked = capture(body, policy.request, policy, salts[:SALT_BYTES])
-        kept = "digest" if quotes_body(self.error, policy) else policy.response
+        error, outcome, attempts = self.error, self.outcome, self.attempts
+        kept = "digest" if error is not None and quotes_body(error, policy) else policy.response
         outgoing, answered = capture(rendered.body, kept, policy, salts[SALT_BYTES:])
         record = Record(
             record_id=self.record_id,
@@ -127,7 +107,7 @@ class Flight:
             received_ns=request.received_ns,
             model=_cut(request.model),
             protocol=protocol,
-            outcome=self.outcome,
+            outcome=outcome,
             status=rendered.status,
             request=incoming,
             response=outgoing,
@@ -147,11 +127,11 @@ class Flight:
             headers=facts.headers if facts is not None else _NO_HEADERS,
             known_model=entry is not None,
             error_code=self.error_code,
-            error=told(self.error, policy),
-            attempts=self.attempts,
+            error=told(error, policy) if error is not None else None,
+            attempts=attempts,
             route_us=self.route_us,
             queue_us=self.queue_us,
-            infer_us=self.infer_us,
+            infer_us=attempts[0].infer_us if len(attempts) == 1 else self.infer_us,
             total_us=(monotonic_ns() - request.started_ns) // 1000,
             client=request.client,
             gateway=origin.gateway,
@@ -161,6 +141,12 @@ class Flight:
             kept_headers=_allowed(request.headers, origin.record_headers) if origin.record_headers else _NO_HEADERS,
         )
         return record, asked, answered
+
+
+def begin(request: InferRequest) -> Flight:
+    """Return the flight of a request that has just arrived."""
+    record_id = new_record_id(request.received_ns)
+    return Flight(request, record_id, request_id_of(request.headers, record_id))
 
 
 def _cut(text: str) -> str:

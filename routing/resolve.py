@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from msgspec import Struct
 
-from routing.hashing import scores, shadow_hit, smallest
+from routing.hashing import scores, shadow_hit, winner
 from routing.types import Cohort, Decision, Facts, Pin, Route, Shadow
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -63,7 +63,7 @@ def resolve(route: Route, cohorts: Mapping[str, Cohort], facts: Facts) -> Decisi
 
 def draw(route: Route, unit: bytes) -> str:
     """Return the version that the split gives to the caller with digest `unit` (16 bytes)."""
-    return smallest(scores(route.salt, unit, route.split))
+    return winner(route.salt, unit, route.split)
 
 
 def expired(pin: Pin, facts: Facts) -> bool:

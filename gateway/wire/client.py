@@ -3,7 +3,7 @@
 Belongs here: what a caller of the client is promised (`ports.UpstreamClient`). Never here: models, versions, which
 headers may pass.
 
-The way of a request, which costs one future and one write when an idle connection is there:
+The way of a request, which costs one write when an idle connection is there:
 
     client    makes an `exchange` and submits it to
     pool      which gives it to a connection, idle, freed or new (`connecting`, `trust`);
@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from gateway.errors import DeadlineExceeded, ServingError, Stopping
+from gateway.errors import DeadlineExceeded, Stopping
 from gateway.messages import Headers
 from gateway.ports import UpstreamReply, UpstreamStream
 from gateway.tasks import Tasks
@@ -31,11 +31,12 @@ from gateway.wire.pool import Limits, Pool
 from gateway.wire.target import Origin, encode_head, parse_target
 from gateway.wire.trust import trust
 
-LANES: Final = ("primary", "shadow")
+LANES: Final = ("primary", "shadow", "probe")
 
 
 class PooledClient:
-    """An `UpstreamClient` with a pool for each backend and lane, so that no shadow ever takes a primary's connection.
+    """An `UpstreamClient` with a pool for each backend and lane, so that no shadow ever takes a primary's connection,
+    and no question after a backend's health waits for either.
 
     It sends what it is given and adds only `host`, framing, `user-agent` and `accept-encoding: identity`; it follows no
     redirect, keeps no cookie, reads no proxy from the environment and hands the body on as it came.
@@ -47,17 +48,20 @@ class PooledClient:
         max_connections: int,
         keepalive_seconds: float,
         connect_timeout_ms: int,
+        queue_depth: int = 1_024,
         max_response_bytes: int = 256 * 2**20,
         max_age_seconds: float = 300.0,
         tls: ssl.SSLContext | None = None,
         resolve: Resolve = resolve,
     ) -> None:
-        """Open no connection yet. `max_connections` counts per backend and lane.
+        """Open no connection yet.
+
+        `max_connections` and `queue_depth` (requests that may wait for one) count per backend and lane.
 
         `max_age_seconds` bounds the life of a connection that is never idle, so that a backend whose name moves to
         another address is followed there.
         """
-        self._limits = Limits(max_connections, int(keepalive_seconds * 1e9), int(max_age_seconds * 1e9))
+        self._limits = Limits(max_connections, queue_depth, int(keepalive_seconds * 1e9), int(max_age_seconds * 1e9))
         self._max_response_bytes = max_response_bytes
         self._tasks = Tasks()
         self._connector = Connector(connect_timeout_ms, tls or trust(), resolve, self._tasks)
@@ -78,6 +82,7 @@ class PooledClient:
             BackendUnreachable: no connection, or it was cut before the whole answer had come.
             BackendProtocolError: the answer is not HTTP, or larger than `max_response_bytes`.
             DeadlineExceeded: waiting for a connection, sending, or the answer took too long.
+            Overloaded: too many wait for a connection already.
             Stopping: the client was closed first.
         """
         target = parse_target(method, url)
@@ -85,13 +90,10 @@ class PooledClient:
         exchange = WholeExchange(target, head, body, self._max_response_bytes, deadline_ns)
         pool = self._submit(exchange, target.origin, lane)
         try:
-            outcome = await exchange.outcome
-        except BaseException:
+            return await exchange.outcome
+        except asyncio.CancelledError:
             pool.abandon(exchange)
             raise
-        if isinstance(outcome, ServingError):
-            raise outcome
-        return outcome
 
     @asynccontextmanager
     async def stream(

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gateway.arrival import Arrival
 from gateway.capture import Contents, fits, open_part
 from gateway.catalog import Manifest, Signature
 from gateway.config import OnnxSettings, RulesSettings, ShadowSettings
@@ -23,6 +24,7 @@ from gateway.examples import digit_samples, digits_folder
 from gateway.executors.onnx import OnnxExecutor
 from gateway.flight import Origin
 from gateway.gauges import BoardFolder
+from gateway.logs import RequestLines
 from gateway.messages import Answer, InferRequest, Result, Work
 from gateway.metrics import Board, Slot
 from gateway.ports import Executor, InferProtocol
@@ -55,13 +57,13 @@ class Kept:
         self.broken = False
         self.failed = False
         self.slow = False
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: list[Arrival[None]] = []
 
     def check(self) -> None:
         if self.full or self.failed:
             raise AuditUnavailable("no record can be kept")
 
-    def append(self, record: Record, request: bytes, response: bytes) -> asyncio.Future[None] | None:
+    def append(self, record: Record, request: bytes, response: bytes) -> Arrival[None] | None:
         self.failed = self.failed or self.broken
         if self.failed:
             raise AuditUnavailable("this prediction cannot be recorded")
@@ -69,7 +71,7 @@ class Kept:
         self.parts.append((request, response))
         if not self.slow:
             return None
-        self._waiting.append(asyncio.get_running_loop().create_future())
+        self._waiting.append(Arrival())
         return self._waiting[-1]
 
     @property
@@ -80,12 +82,10 @@ class Kept:
     def settle(self, error: AuditUnavailable | None = None) -> None:
         """Say that everything is on the disk, or has failed to get there."""
         for waiting in self._waiting:
-            if waiting.done():
-                continue
             if error is None:
-                waiting.set_result(None)
+                waiting.arrive(None)
             else:
-                waiting.set_exception(error)
+                waiting.fail(error)
         self._waiting.clear()
 
     def request(self, number: int) -> Contents:
@@ -162,7 +162,7 @@ async def serving(
     rules = Rules(store, executor_for, folder / "rules", board, RulesSettings(), "gateway/w0")
     kept = Kept()
     shadows = Shadows(shadow or ShadowSettings(), kept, board)
-    plane = DataPlane(rules, kept, shadows, board, Origin("gateway", "w0"))
+    plane = DataPlane(rules, kept, shadows, board, Origin("gateway", "w0"), RequestLines("info"))
     await rules.start()
     following = asyncio.create_task(rules.run())
     try:
@@ -400,6 +400,32 @@ def test_a_route_time_out_is_a_504_with_a_record(run: Callable[..., None]) -> No
         assert (answer.rendered.status, record.error_code, record.outcome) == (504, "deadline_exceeded", "failed")
 
     run(test, {**ROUTE, "timeout_ms": 500})
+
+
+def test_a_caller_may_ask_for_less_time_than_the_route_allows_but_not_for_more(run: Callable[..., None]) -> None:
+    async def test(made: Serving, _: Rules) -> None:
+        for asked_ms, status in (("200", 504), ("999999", 200)):
+            headers = {"x-request-timeout-ms": asked_ms}
+            request = InferRequest("digits", None, headers, BODY, "", time_ns(), monotonic_ns() - 10**9)
+            answer = await made.plane.infer(request, made.protocol)
+            assert (answer.rendered.status, made.kept.records[-1].status) == (status, status)
+        late = InferRequest(
+            "digits", None, {"x-request-timeout-ms": "9999999"}, BODY, "", time_ns(), monotonic_ns() - 31 * 10**9
+        )
+        assert (await made.plane.infer(late, made.protocol)).rendered.status == 504
+
+    run(test)
+
+
+def test_a_time_that_is_no_number_is_refused_by_name_and_recorded(run: Callable[..., None]) -> None:
+    async def test(made: Serving, _: Rules) -> None:
+        answer = await made.infer(headers={"x-request-timeout-ms": "2s"})
+        assert answer.rendered.status == 400
+        assert b"X-Request-Timeout-Ms: expected a whole number of milliseconds" in answer.rendered.body
+        record = made.kept.records[-1]
+        assert (record.outcome, record.error_code, record.attempts) == ("refused", "invalid_header", ())
+
+    run(test)
 
 
 def test_a_shadow_starts_only_when_the_reply_has_left_and_leaves_its_own_record(run: Callable[..., None]) -> None:
