@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.wire import reply
+from gateway.wire import reply as reading
 from gateway.wire.reply import MAX_HEAD_BYTES, MAX_HEADERS, MAX_INTERIM, NotHttp, ReplyReader, TooLarge
 
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -351,7 +351,7 @@ def test_a_head_that_has_come_before_is_read_as_it_was_the_first_time(
 ) -> None:
     for head, body, head_only, limit in replies:
         known = read([head + body], head_only, limit)
-        reply._heads.clear()
+        reading._heads.clear()
         assert read([head + body], head_only, limit) == known
         read([HEADS[0] + b"ok"])
         read([HEADS[2] + b"ok"])
