@@ -63,6 +63,7 @@ class Book:
         self._backend_latency = self._histogram("pointsman_backend_latency_seconds")
         self._errors = self._counter("pointsman_errors_total")
         self._fallbacks = self._counter("pointsman_fallbacks_total")
+        self._diversions = self._counter("pointsman_diversions_total")
         self._stale = self._counter("pointsman_stale_requests_total")
         self._shadows = self._counter("pointsman_shadow_requests_total")
         self._shadow_latency = self._histogram("pointsman_shadow_latency_seconds")
@@ -96,8 +97,11 @@ class Book:
             self._backend_latency.of(model, attempt.version, attempt.backend).observe(attempt.infer_us / 1e6)
         if record.error_code is not None:
             self._errors.of(model, version, record.error_code).inc()
-        if record.served is not None and record.intended is not None and record.served != record.intended:
-            self._fallbacks.of(model, record.intended, record.served).inc()
+        first = record.tried_first
+        if record.served is not None and first is not None and record.served != first:
+            self._fallbacks.of(model, first, record.served).inc()
+        if record.intended is not None and first is not None and first != record.intended:
+            self._diversions.of(model, record.intended, first).inc()
         if record.stale:
             self._stale.of(model).inc()
 
@@ -159,6 +163,7 @@ def _labels(record: Record) -> tuple[str, str]:
         return UNKNOWN_MODEL, NO_VERSION
     if record.served is not None:
         return record.model, record.served
-    if record.intended is None or record.error_code in _ASKED_IN_VAIN:
+    first = record.tried_first
+    if first is None or record.error_code in _ASKED_IN_VAIN:
         return record.model, NO_VERSION
-    return record.model, record.intended
+    return record.model, first

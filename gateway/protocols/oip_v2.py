@@ -24,6 +24,7 @@ from gateway.errors import (
     GatewayError,
     InvalidInput,
     MethodNotAllowed,
+    Overloaded,
     RequestError,
     UnsupportedEncoding,
     VersionNotReady,
@@ -37,6 +38,7 @@ from gateway.protocols.oip_v2_tensors import names_of, read_inputs, write_data
 __all__ = ["ROUTES", "STATUS", "OipV2", "OipV2Face", "Target", "parse", "reply_headers"]
 
 _NO_BINARY = "binary tensors are not spoken here; send JSON (in tritonclient and KServe: binary_data=False)"
+_COME_BACK = ("retry-after", "1")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}").fullmatch
 
 STATUS: Final[Mapping[str, int]] = {
@@ -113,9 +115,11 @@ class OipV2:
         return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
     def render_error(self, error: GatewayError) -> Rendered:
-        """Return `{"error": …}` with the status of the error's code, and Allow where a method is refused."""
-        allowed: Headers = (("allow", ", ".join(error.allowed)),) if isinstance(error, MethodNotAllowed) else ()
-        return Rendered(STATUS.get(error.code, 500), orjson.dumps({"error": error.public}), headers=allowed)
+        """Return `{"error": …}` with the status of the error's code, and Allow or Retry-After where one belongs."""
+        more: Headers = (("allow", ", ".join(error.allowed)),) if isinstance(error, MethodNotAllowed) else ()
+        if isinstance(error, Overloaded):
+            more = (_COME_BACK,)
+        return Rendered(STATUS.get(error.code, 500), orjson.dumps({"error": error.public}), headers=more)
 
 
 def _requested(outputs: Sequence[RequestedOutput], signature: Signature) -> tuple[str, ...]:
@@ -214,6 +218,8 @@ def reply_headers(answer: Answer) -> Headers:
         ("x-record-id", answer.record_id),
         ("server-timing", _timing(answer)),
     ]
+    if not answer.record_id:
+        headers = [header for header in headers if header[1]]
     if _HEADER_NAME(answer.model):  # the caller's text until a route has been found under it
         headers.append(("x-model-name", answer.model))
     if answer.served is not None:
