@@ -94,7 +94,8 @@ class Book:
         self._requests.of(model, version, record.outcome).inc()
         self._latency.of(model, version).observe(record.total_us / 1e6)
         for attempt in record.attempts:
-            self._backend_latency.of(model, attempt.version, attempt.backend).observe(attempt.infer_us / 1e6)
+            if attempt.backend:  # else it was never made
+                self._backend_latency.of(model, attempt.version, attempt.backend).observe(attempt.infer_us / 1e6)
         if record.error_code is not None:
             self._errors.of(model, version, record.error_code).inc()
         first = record.tried_first
