@@ -46,7 +46,7 @@ class Overload:
         self._shares = Shares()
         self._timer: asyncio.TimerHandle | None = None
         self._pressed_since = self._over_since = 0
-        self._turned_ns = self._told_ns = 0
+        self._looked_ns = self._turned_ns = self._told_ns = 0
         self._budget = self._least = 0.0
         self._quiet = 0
         self._shed = 0
@@ -56,7 +56,7 @@ class Overload:
     def start(self) -> None:
         """Begin to look, in the running loop."""
         self._loop = asyncio.get_running_loop()
-        self._turned_ns = monotonic_ns()
+        self._looked_ns = self._turned_ns = monotonic_ns()
         self._timer = self._loop.call_later(_TICK_S, self._tick)
 
     def stop(self) -> None:
@@ -97,10 +97,10 @@ class Overload:
         crowded = self._board[Slot.IN_FLIGHT] > self._most
         self._pressed_since = (self._pressed_since or now_ns) if lag_ns > self._lag_ns // 2 or crowded else 0
         self._over_since = (self._over_since or now_ns) if lag_ns > self._lag_ns or crowded else 0
-        passed_ns = now_ns - self._turned_ns
-        if passed_ns >= _TURN_NS:
+        self._board[Slot.LIMITS_IN_FORCE] = self._limits.look((now_ns - self._looked_ns) // 1000)
+        self._looked_ns = now_ns
+        if now_ns - self._turned_ns >= _TURN_NS:
             self._turned_ns = now_ns
-            self._board[Slot.LIMITS_IN_FORCE] = self._limits.look(passed_ns // 1000)
             self._turn(now_ns)
 
     def _turn(self, now_ns: int) -> None:
