@@ -24,7 +24,7 @@ from gateway.errors import (
 from gateway.flight import Flight, Origin
 from gateway.guards import Guards
 from gateway.identity import request_id_of
-from gateway.logs import logger
+from gateway.logs import RequestLines, logger
 from gateway.messages import HUNG_UP, Answer, Headers, InferRequest, Readiness, Rendered, Work
 from gateway.metrics import Board, Slot
 from gateway.ports import InferProtocol, RecordSink
@@ -46,6 +46,7 @@ class DataPlane:
         shadows: Shadows,
         board: Board,
         origin: Origin,
+        lines: RequestLines,
         guards: Guards | None = None,
     ) -> None:
         self._rules = rules
@@ -53,8 +54,8 @@ class DataPlane:
         self._shadows = shadows
         self._board = board
         self._origin = origin
+        self._lines = lines
         self._guards = guards if guards is not None else Guards(board)
-        self._log = logger()
         self.stopping = False
 
     async def infer(self, request: InferRequest, protocol: InferProtocol) -> Answer:
@@ -77,7 +78,7 @@ class DataPlane:
             self._record_cancelled(flight, _why_cancelled(cancelled), protocol)
             raise
         except Exception as defect:  # noqa: BLE001 - a defect is one failed request with a record, never a dead worker
-            self._log.error("defect", record_id=flight.record_id, exc_info=defect)
+            logger().error("defect", record_id=flight.record_id, exc_info=defect)
             internal = InternalError(f"the gateway failed; its log has the details under record id {flight.record_id}")
             flight.fail(internal)
             rendered = protocol.render_error(internal)
@@ -187,28 +188,25 @@ class DataPlane:
         rendered = protocol.render_error(why)
         record, asked, answered = flight.record(rendered, protocol.name, self._origin, self._rules.stale)
         try:
-            waiting = self._sink.append(record, asked, answered)
-            if waiting is not None:
-                waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # logged where it failed
+            self._sink.append(record, asked, answered)
         except AuditUnavailable:
             self._board.add(Slot.REFUSED_UNRECORDED)
         self._write_line(flight, record, rendered.status)
 
     def _write_line(self, flight: Flight, record: Record, status: int) -> None:
-        write = self._log.warning if flight.outcome == "failed" else self._log.info
-        more = {"error_code": flight.error_code} if flight.error_code is not None else {}
-        write(
-            flight.outcome,
-            request_id=record.request_id,
-            record_id=record.record_id,
-            model=record.model if record.known_model else _cut(record.model),
-            version=record.served,
-            reason=record.reason,
-            revision=record.revision,
-            status=status,
-            latency_ms=record.total_us / 1000,
-            **more,
-        )
+        fields = {
+            "request_id": record.request_id,
+            "record_id": record.record_id,
+            "model": record.model if record.known_model else _cut(record.model),
+            "version": record.served,
+            "reason": record.reason,
+            "revision": record.revision,
+            "status": status,
+            "latency_ms": record.total_us / 1000,
+        }
+        if flight.error_code is not None:
+            fields["error_code"] = flight.error_code
+        self._lines.write(flight.outcome == "failed", flight.outcome, fields)
 
     # ── what the faces ask besides inference ─────────────────────────────────────────────────────────────────────
 

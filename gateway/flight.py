@@ -3,7 +3,6 @@
 Belongs here: collecting facts on the way and turning them into a record. Never here: deciding or executing.
 """
 
-import os
 from collections.abc import Mapping
 from time import monotonic_ns
 
@@ -12,7 +11,7 @@ from msgspec import Struct
 from gateway.attempt import Tried
 from gateway.capture import SALT_BYTES, capture, capture_unseen, quotes_body, told
 from gateway.errors import GatewayError, ServingError
-from gateway.identity import new_record_id, request_id_of, trace_id_of
+from gateway.identity import new_record_id, new_salts, request_id_of, trace_id_of
 from gateway.messages import InferRequest, Rendered
 from gateway.record import Attempt, Outcome, Record
 from gateway.snapshot import RouteEntry, Snapshot
@@ -117,12 +116,13 @@ class Flight:
         """Return the record of this request as answered by `rendered`, and the parts of request and response."""
         request, decision, facts, entry = self.request, self.decision, self.facts, self.entry
         policy = entry.route.capture if entry is not None else _DEFAULT_CAPTURE
-        body, salts = request.body, os.urandom(2 * SALT_BYTES)
+        body, salts = request.body, new_salts()
         if request.declared_size > len(body):
             incoming, asked = capture_unseen(request.declared_size)
         else:
             incoming, asked = capture(body, policy.request, policy, salts[:SALT_BYTES])
-        kept = "digest" if quotes_body(self.error, policy) else policy.response
+        error, outcome, attempts = self.error, self.outcome, self.attempts
+        kept = "digest" if error is not None and quotes_body(error, policy) else policy.response
         outgoing, answered = capture(rendered.body, kept, policy, salts[SALT_BYTES:])
         record = Record(
             record_id=self.record_id,
@@ -131,7 +131,7 @@ class Flight:
             received_ns=request.received_ns,
             model=_cut(request.model),
             protocol=protocol,
-            outcome=self.outcome,
+            outcome=outcome,
             status=rendered.status,
             request=incoming,
             response=outgoing,
@@ -151,11 +151,11 @@ class Flight:
             headers=facts.headers if facts is not None else _NO_HEADERS,
             known_model=entry is not None,
             error_code=self.error_code,
-            error=told(self.error, policy),
-            attempts=self.attempts,
+            error=told(error, policy) if error is not None else None,
+            attempts=attempts,
             route_us=self.route_us,
             queue_us=self.queue_us,
-            infer_us=self.infer_us,
+            infer_us=attempts[0].infer_us if len(attempts) == 1 else self.infer_us,
             total_us=(monotonic_ns() - request.started_ns) // 1000,
             client=request.client,
             gateway=origin.gateway,

@@ -8,12 +8,12 @@ completeness.
 Belongs here: that policy. Never here: writing files (`journal`), or HTTP.
 """
 
-from asyncio import Future
 from collections.abc import Callable
 from contextlib import suppress
 from time import time_ns
 from typing import Literal
 
+from gateway.arrival import Arrival
 from gateway.errors import AuditUnavailable
 from gateway.journal import Journal
 from gateway.journal.space import Space
@@ -52,14 +52,14 @@ class Sink:
         if self._journal.failed:
             raise AuditUnavailable("records cannot be kept here any more; send the request again")
 
-    def append(self, record: Record, request: bytes, response: bytes) -> Future[None] | None:
-        """Make the record survive as `Journal.append` does; or, while the disk is full and that is wanted, count it."""
+    def append(self, record: Record, request: bytes, response: bytes) -> Arrival[None] | None:
+        """Make the record survive as `Journal.enqueue` does; or while the disk is full, if that is wanted, count it."""
         if self._serve:
             if self._space.full:
                 self._count_loss()
                 return None
             self._tell_losses()
-        return self._journal.append(record, request, response)
+        return self._journal.enqueue(record, request, response)
 
     def close(self) -> None:
         """Tell what was lost, if there is any way to, and close the journal."""

@@ -5,11 +5,20 @@ Belongs here: the life of asyncio tasks. Never here: what a task does.
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from gateway.logs import logger
 
+T = TypeVar("T")
 _AGAIN_SECONDS = 0.5
+
+
+async def in_task(name: str, work: Coroutine[Any, Any, T]) -> T:
+    """Return what `work` returns, run in a task of its own that ends with whoever waits.
+
+    For what asks for the current task, as `asyncio.timeout` does: a request has none (`gateway.arrival.Run`).
+    """
+    return await asyncio.get_running_loop().create_task(work, name=name)
 
 
 class Tasks:

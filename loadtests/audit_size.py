@@ -252,7 +252,7 @@ def main() -> int:
     if given.store == "postgresql":
         binaries = find_binaries()
         assert binaries is not None, "no PostgreSQL 15 or newer is installed; on Debian: apt-get install postgresql"
-        server = PostgresServer(binaries, given.folder, shared_buffers="256MB", max_wal_size="4GB")
+        server = PostgresServer(binaries, given.folder, {"shared_buffers": "256MB", "max_wal_size": "4GB"})
         try:
             return measure(lambda: PostgresAudit(server.url()), lambda: _database_bytes(server), given)
         finally:

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import psycopg
@@ -50,9 +50,9 @@ class PostgresServer:
     `settings` are of its configuration; its folder is made in `where`, without that where temporary ones are.
     """
 
-    def __init__(self, binaries: Path, where: Path | None = None, **settings: str) -> None:
+    def __init__(self, binaries: Path, where: Path | None = None, settings: Mapping[str, str] = {}) -> None:
         self._binaries = binaries
-        self._settings = {"shared_buffers": "64MB", "max_wal_size": "512MB"} | settings
+        self._settings = {"shared_buffers": "64MB", "max_wal_size": "512MB"} | dict(settings)
         self._user = _unprivileged_user()
         self.port = free_port()
         # Not in pytest's folders: others than their owner cannot enter them, and socket paths end at 107 bytes.
@@ -225,7 +225,7 @@ def start_postgres(postgres_binaries: Path) -> Iterator[Callable[..., PostgresSe
     started: list[PostgresServer] = []
 
     def start(**settings: str) -> PostgresServer:
-        started.append(PostgresServer(postgres_binaries, **settings))
+        started.append(PostgresServer(postgres_binaries, settings=settings))
         return started[-1]
 
     yield start

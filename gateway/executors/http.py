@@ -6,6 +6,7 @@ Belongs here: which URL, which headers may pass, and what a backend says of itse
 
 import asyncio
 import time
+from functools import lru_cache
 
 import msgspec
 
@@ -27,6 +28,8 @@ gateway's, and only the gateway says which model, version and rule answered."""
 READY_TIMEOUT_MS = 2_000
 """How long a backend may take to say that it is ready; a probe must not wait as long as a prediction may."""
 _JSON = "application/json"
+_NONE: frozenset[str] = frozenset()
+_OF_BOTH = frozenset(REQUEST_HEADERS)
 
 
 class _Tensor(msgspec.Struct):
@@ -57,6 +60,7 @@ class HttpExecutor:
         self._backend = manifest.backend.http
         self._bases = tuple(url.rstrip("/") for url in self._backend.urls)
         self._path = _path(self._backend, manifest.model)
+        self._infer_urls = tuple(f"{base}{self._path}/infer" for base in self._bases)
         self._client = client
         self._in_flight = [0] * len(self._bases)
         self._next = 0
@@ -92,7 +96,7 @@ class HttpExecutor:
         try:
             reply = await self._client.request(
                 method="POST",
-                url=f"{base}{self._path}/infer",
+                url=self._infer_urls[chosen],
                 headers=request_headers(work),
                 body=work.body,
                 deadline_ns=self._deadline(started_ns, work.deadline_ns),
@@ -111,6 +115,8 @@ class HttpExecutor:
     def _choose(self) -> int:
         """Return the index of the URL with the fewest requests in flight; among equals they take turns."""
         count = len(self._bases)
+        if count == 1:
+            return 0
         chosen = min(range(count), key=lambda index: (self._in_flight[index], (index - self._next) % count))
         self._next = (chosen + 1) % count
         return chosen
@@ -145,28 +151,31 @@ class HttpExecutor:
 
 def request_headers(work: Work) -> Headers:
     """Return the headers that a backend gets: the allowed ones of the caller's, and the gateway's own above them."""
-    own = {name.lower() for name, _ in work.forward}
-    barred = own | _named_by_connection(work.headers.get("connection", ""))
-    passed = [(name, work.headers[name]) for name in REQUEST_HEADERS if name in work.headers and name not in barred]
-    if "content-type" not in work.headers and "content-type" not in own:
+    headers = work.headers
+    barred = _named_by_connection(headers["connection"]) if "connection" in headers else _NONE
+    for name, _ in work.forward:
+        if name.lower() in _OF_BOTH:
+            barred |= {name.lower()}
+    passed = [(name, headers[name]) for name in REQUEST_HEADERS if name in headers and name not in barred]
+    if "content-type" not in headers and "content-type" not in barred:
         passed.append(("content-type", _JSON))  # the gateway has read it as JSON, and some servers insist on the word
     return (*passed, *work.forward)
 
 
 def rendered(reply: UpstreamReply) -> Rendered:
     """Return a backend's answer with the headers that may pass to the caller."""
+    content_type = ""
+    passed: list[tuple[str, str]] = []
     barred: set[str] = set()
     for name, value in reply.headers:
-        if name == "connection":
+        if name == "content-type":
+            content_type = content_type or value
+        elif name in RESPONSE_HEADERS:
+            passed.append((name, value))
+        elif name == "connection":
             barred |= _named_by_connection(value)
-    return Rendered(
-        status=reply.status,
-        body=reply.body,
-        content_type=next((value for name, value in reply.headers if name == "content-type"), _JSON),
-        headers=tuple(
-            (name, value) for name, value in reply.headers if name in RESPONSE_HEADERS and name not in barred
-        ),
-    )
+    headers = tuple([field for field in passed if field[0] not in barred]) if passed else ()
+    return Rendered(reply.status, reply.body, content_type or _JSON, headers)
 
 
 def parse_metadata(reply: UpstreamReply) -> Signature:
@@ -204,5 +213,6 @@ def _path(backend: HttpBackend, model: str) -> str:
     return f"/v2/models/{backend.model or model}{version}"
 
 
-def _named_by_connection(value: str) -> set[str]:
-    return {name.strip().lower() for name in value.split(",")}
+@lru_cache(maxsize=256)
+def _named_by_connection(value: str) -> frozenset[str]:
+    return frozenset(name.strip().lower() for name in value.split(","))

@@ -11,7 +11,7 @@ nobody changes, and run options of its own, of which the loop sets `terminate` a
 import asyncio
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from time import monotonic_ns
 from typing import Any, TypeVar
@@ -39,6 +39,7 @@ from gateway.executors.onnx_session import DTYPES, FATAL, Loaded, load, words_of
 from gateway.logs import logger
 from gateway.messages import Readiness, Rendered, Result, Tensors, Work
 from gateway.ports import InferProtocol
+from gateway.tasks import in_task
 
 BACKEND = "onnx"
 _WARM_UP_RUNS = 5
@@ -144,7 +145,9 @@ class OnnxExecutor:
             submitted = monotonic_ns()
             batcher = self._batchers.get(work.lane)
             if batcher is not None and batcher.splits:
-                arrays, started, ended = await batcher.submit(names, tensors.inputs, work.deadline_ns)
+                arrays, started, ended = await in_task(
+                    "batched run", batcher.submit(names, tensors.inputs, work.deadline_ns)
+                )
             else:
                 arrays, started, ended = await self._run_in_thread(loaded.session, names, tensors.inputs, work)
                 self._pace.observe(elements, ended - started)
@@ -185,8 +188,8 @@ class OnnxExecutor:
         self._queued[work.lane] += 1
         try:
             job = self._pools[work.lane].submit(call)
-            async with asyncio.timeout((work.deadline_ns - monotonic_ns()) / 1e9):
-                return await asyncio.wrap_future(job)
+            seconds = (work.deadline_ns - monotonic_ns()) / 1e9
+            return await in_task("run in a thread", _within(seconds, job))
         except TimeoutError:
             raise DeadlineExceeded("the request was stopped at its time-out", BACKEND) from None
         finally:
@@ -218,6 +221,11 @@ class OnnxExecutor:
             _, started, ended = await self._run_in_thread(loaded.session, names, feed, work)
             times.append(ended - started)
         return int(statistics.median(times))
+
+
+async def _within(seconds: float, job: Future[T]) -> T:
+    async with asyncio.timeout(seconds):
+        return await asyncio.wrap_future(job)
 
 
 def _start_run(session: Any, pool: ThreadPoolExecutor, names: Sequence[str], feed: Feed) -> Started:

@@ -1,4 +1,4 @@
-"""The journal of one worker: a record is appended here, with one write, before its reply leaves.
+"""The journal of one worker: a record is appended here before its reply leaves, with one write in a turn of the loop.
 
 What `append` returned from survives the death of the process; what `sync` returned from survives the death of the
 machine: with durability `process` that is, by itself, whatever is older than 50 ms or so, with `power` whatever was
@@ -13,15 +13,17 @@ import fcntl
 import os
 import threading
 import time
-from asyncio import Future
+from asyncio import Future, get_running_loop
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from gateway.arrival import Arrival
 from gateway.chain import link
 from gateway.errors import AuditUnavailable
 from gateway.journal.recovery import find_end
@@ -43,6 +45,10 @@ Durability = Literal["process", "power"]
 _REFUSAL = "this prediction cannot be recorded, so it is withheld; send the request again"
 
 
+_LARGE_GROUP = 1 << 20
+"""Bytes of frames that wait for the end of a turn of the loop; beyond that they are written at once."""
+
+
 def _do_nothing() -> None:
     pass
 
@@ -51,8 +57,9 @@ class Journal:
     """The one writer of a journal.
 
     `folder` holds the journals of all workers; this one lives in `folder/name`, and the journal's own name begins with
-    `gateway/name`. `append` belongs to one thread (with durability `power`, that of a running event loop); `sync`,
-    `failed` and `close` may be called from any. `tick` is called every 50 ms or so in the journal's own thread.
+    `gateway/name`. `append` and `enqueue` belong to one thread (`enqueue`, and with durability `power` both, to that of
+    a running event loop); `sync` and `failed` may be called from any. `tick` is called every 50 ms or so in the
+    journal's own thread.
 
     Raises (construction):
         AuditUnavailable: the folder cannot be written, or another process writes this journal.
@@ -75,6 +82,9 @@ class Journal:
         self._failed = False
         self._folder_unsynced = True
         self._retired: deque[int] = deque()
+        self._frames: list[bytes] = []  # made in this turn of the loop and not written yet
+        self._unwritten = 0
+        self._group: Arrival[None] | None = None
         self._syncing = threading.Lock()
         self._switching = threading.Lock()
         self._closed = False
@@ -91,6 +101,7 @@ class Journal:
                 )
                 self._file, self._size = self._begin_segment()
                 undo.callback(os.close, self._file)
+                self._made_sequence, self._made_chain = self._sequence, self._chain
                 self.sync()
                 sync_folder(folder)
                 sync_folder(folder.parent)
@@ -125,25 +136,27 @@ class Journal:
         """
         if self._failed:
             raise AuditUnavailable(_REFUSAL)
-        sequence = self._sequence + 1
-        sealed = _sealed(record, len(request) + len(response))
-        frame = pack_frame(sequence, pack_content(self._chain, sealed, request, response))
-        if self._size >= self._segment_bytes:
-            self._rotate()
-        try:
-            written = os.write(self._file, frame)
-        except OSError as error:
-            raise self._fail("write", error) from None
-        if written != len(frame):
-            raise self._fail("write", f"{written} of {len(frame)} bytes were written")
-        self._size += written
-        self._chain = link(self._chain, sequence, sealed)
-        self._sequence = sequence
-        self._board[Slot.JOURNAL_SEQUENCE] = sequence
-        if self._groups:
-            return self._syncer.join()
-        self._syncer.touch()
-        return None
+        self._add(record, request, response)
+        if (error := self._write()) is not None:
+            raise error
+        return self._syncer.join() if self._groups else None
+
+    def enqueue(self, record: Record, request: bytes, response: bytes) -> Arrival[None]:
+        """Append as `append` does, with all others of this turn of the event loop in one write at its end.
+
+        Raises (here or when awaited):
+            AuditUnavailable: as `append`.
+        """
+        if self._failed:
+            raise AuditUnavailable(_REFUSAL)
+        self._add(record, request, response)
+        group = self._group
+        if group is None:
+            group = self._group = Arrival()
+            get_running_loop().call_soon(self._end_group)
+        elif self._unwritten >= _LARGE_GROUP:
+            self._write()  # if that fails, the end of the group says so
+        return group
 
     def sync(self) -> None:
         """Return when everything appended before the call survives the death of the machine.
@@ -169,10 +182,12 @@ class Journal:
                 raise self._fail("sync", error) from None
 
     def close(self) -> None:
-        """Sync what there is and let go of the files; afterwards `append` raises. May be called again."""
+        """Write and sync what there is and let go of the files; afterwards `append` raises. May be called again."""
         if self._closed:
             return
         self._closed = True
+        if self._group is not None:
+            self._end_group()
         self._syncer.close()
         try:
             if not self._failed:
@@ -184,6 +199,52 @@ class Journal:
             for descriptor in (*self._retired, self._file, self._lock):
                 os.close(descriptor)
             self._retired.clear()
+
+    def _add(self, record: Record, request: bytes, response: bytes) -> None:
+        """Make the next frame, to be written."""
+        sealed = _sealed(record, len(request) + len(response))
+        sequence = self._made_sequence = self._made_sequence + 1
+        frame = pack_frame(sequence, pack_content(self._made_chain, sealed, request, response))
+        self._made_chain = link(self._made_chain, sequence, sealed)
+        self._frames.append(frame)
+        self._unwritten += len(frame)
+
+    def _write(self) -> AuditUnavailable | None:
+        """Write the frames that have been made. Return why that failed, if it did; then none of them counts."""
+        frames, self._frames = self._frames, []
+        self._unwritten = 0
+        try:
+            if self._size >= self._segment_bytes:
+                self._rotate()
+            data = frames[0] if len(frames) == 1 else b"".join(frames)
+            written = os.write(self._file, data)
+        except OSError as error:
+            return self._fail("write", error)
+        if written != len(data):
+            return self._fail("write", f"{written} of {len(data)} bytes were written")
+        self._size += written
+        self._chain = self._made_chain
+        self._sequence = self._board[Slot.JOURNAL_SEQUENCE] = self._made_sequence
+        if not self._groups:
+            self._syncer.touch()
+        return None
+
+    def _end_group(self) -> None:
+        """Write what came in this turn of the loop, and tell those who wait; with `power`, once it is synced, too."""
+        group, self._group = self._group, None
+        if group is None:
+            return  # closed meanwhile
+        try:
+            error = AuditUnavailable(_REFUSAL) if self._failed else self._write()
+            if error is None and self._groups:
+                self._syncer.join().add_done_callback(partial(_pass_on, group))
+                return
+        except AuditUnavailable as closing:
+            error = closing
+        if error is None:
+            group.arrive(None)
+        else:
+            group.fail(error)
 
     def _begin_segment(self) -> tuple[int, int]:
         """Make the next segment and return its descriptor and size."""
@@ -203,10 +264,7 @@ class Journal:
 
     def _rotate(self) -> None:
         full = self._file
-        try:
-            file, self._size = self._begin_segment()
-        except OSError as error:
-            raise self._fail("rotation", error) from None
+        file, self._size = self._begin_segment()
         with self._switching:  # whoever syncs sees the full one as current or as retired, never as neither
             self._file = file
             # The thread that syncs closes it: here it would have to wait for the disk.
@@ -217,6 +275,14 @@ class Journal:
         self._failed = True
         logger().error("journal_failed", journal=self._name, segment=self._segment, at=what, why=str(why))
         return AuditUnavailable(_REFUSAL)
+
+
+def _pass_on(group: Arrival[None], synced: Future[None]) -> None:
+    error = synced.exception()
+    if error is None:
+        group.arrive(None)
+    else:
+        group.fail(AuditUnavailable(str(error)))
 
 
 def _sealed(record: Record, parts: int) -> bytes:

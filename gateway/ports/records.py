@@ -6,8 +6,7 @@ Everything in a store is kept under the UTC day on which it was shipped (`Batch.
 claims; so a day is complete when the next one begins, and a checkpoint never covers two days.
 """
 
-from asyncio import Future
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -21,9 +20,9 @@ class RecordSink(Protocol):
     def check(self) -> None:
         """Raise `AuditUnavailable` when records cannot be kept now, so that no work is begun for nothing."""
 
-    def append(self, record: Record, request: bytes, response: bytes) -> Future[None] | None:
-        """Make the record survive the death of this process; with durability `power`, what is returned, once awaited,
-        that of the machine. `request` and `response` are the parts of `capture`.
+    def append(self, record: Record, request: bytes, response: bytes) -> Awaitable[None] | None:
+        """Make the record survive, once what is returned has been awaited, the death of this process; with durability
+        `power`, that of the machine. `request` and `response` are the parts of `capture`.
 
         Raises (here or when awaited):
             AuditUnavailable: it is not recorded.

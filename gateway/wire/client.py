@@ -3,7 +3,7 @@
 Belongs here: what a caller of the client is promised (`ports.UpstreamClient`). Never here: models, versions, which
 headers may pass.
 
-The way of a request, which costs one future and one write when an idle connection is there:
+The way of a request, which costs one write when an idle connection is there:
 
     client    makes an `exchange` and submits it to
     pool      which gives it to a connection, idle, freed or new (`connecting`, `trust`);
@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from gateway.errors import DeadlineExceeded, ServingError, Stopping
+from gateway.errors import DeadlineExceeded, Stopping
 from gateway.messages import Headers
 from gateway.ports import UpstreamReply, UpstreamStream
 from gateway.tasks import Tasks
@@ -85,13 +85,10 @@ class PooledClient:
         exchange = WholeExchange(target, head, body, self._max_response_bytes, deadline_ns)
         pool = self._submit(exchange, target.origin, lane)
         try:
-            outcome = await exchange.outcome
-        except BaseException:
+            return await exchange.outcome
+        except asyncio.CancelledError:
             pool.abandon(exchange)
             raise
-        if isinstance(outcome, ServingError):
-            raise outcome
-        return outcome
 
     @asynccontextmanager
     async def stream(

@@ -227,6 +227,7 @@ class Connection(asyncio.Protocol):
             if self._paused:
                 self.resume()
             self._owner.free(self)
+        exchange.tell()  # last, since the caller goes on in here and may send the next request
 
     def _ended_in_order(self) -> bool:
         """Tell the end of a TLS stream that the backend meant from one by somebody who cut it (RFC 8446, 6.1)."""

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from time import monotonic_ns
 from typing import Final, Protocol, Self
 
+from gateway.arrival import Arrival
 from gateway.errors import ServingError
 from gateway.messages import Headers
 from gateway.ports import UpstreamReply
@@ -87,7 +88,11 @@ class Exchange(ABC):
 
     @abstractmethod
     def finish(self, reply: ReplyReader) -> None:
-        """Take the complete reply."""
+        """Take the complete reply; `tell` follows when the connection has been given back."""
+
+    @abstractmethod
+    def tell(self) -> None:
+        """Let the caller go on."""
 
     @abstractmethod
     def fail(self, error: ServingError) -> None:
@@ -97,33 +102,34 @@ class Exchange(ABC):
 class WholeExchange(Exchange):
     """An exchange whose caller waits for the whole reply. `outcome` is that or the error that stands for it."""
 
-    __slots__ = ("outcome",)
+    __slots__ = ("_reply", "outcome")
     repeatable = True
 
     def __init__(self, target: Target, head: bytes, body: bytes, limit: int | None, deadline_ns: int) -> None:
         super().__init__(target, head, body, limit, deadline_ns)
-        # An error is a result too: nobody may be left to take it, and asyncio complains of exceptions not taken.
-        self.outcome: asyncio.Future[UpstreamReply | ServingError] = asyncio.get_running_loop().create_future()
+        self.outcome: Arrival[UpstreamReply] = Arrival()
 
     @property
     def wanted(self) -> bool:
         """Whether somebody still waits for the reply."""
-        return not self.outcome.done()
+        return not self.outcome.come
 
     def deliver(self, reply: ReplyReader) -> None:
         """Wait for the rest."""
 
     def finish(self, reply: ReplyReader) -> None:
+        """Keep the reply for the caller."""
+        parts = reply.parts
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        self._reply = UpstreamReply(reply.status, reply.headers, body)
+
+    def tell(self) -> None:
         """Hand the reply to the caller."""
-        if not self.outcome.done():
-            parts = reply.parts
-            body = parts[0] if len(parts) == 1 else b"".join(parts)
-            self.outcome.set_result(UpstreamReply(reply.status, reply.headers, body))
+        self.outcome.arrive(self._reply)
 
     def fail(self, error: ServingError) -> None:
         """Hand the error to the caller."""
-        if not self.outcome.done():
-            self.outcome.set_result(error)
+        self.outcome.fail(error)
 
 
 class StreamedExchange(Exchange):
@@ -244,6 +250,9 @@ class StreamedExchange(Exchange):
         """Hand over the rest."""
         self._ended = True
         self.deliver(reply)
+
+    def tell(self) -> None:
+        """Do nothing: the caller goes on by itself, in the next turn of the event loop."""
 
     def fail(self, error: ServingError) -> None:
         """Hand over the error when what came before it has been read."""

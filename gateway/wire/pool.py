@@ -92,6 +92,8 @@ class Pool:
             due = min(due, connection.due_ns)
         for queue in (self._waiting, self._repeated):
             for exchange in tuple(queue):
+                if exchange not in queue:
+                    continue  # what one of those before it did, when told that it was late
                 if exchange.deadline_ns <= now:
                     del queue[exchange]
                     exchange.fail(self._too_late(exchange))

@@ -6,7 +6,6 @@ It is stricter than the parser, which was made to read what is out there: only H
 one byte beyond the end. What a lenient reader lets pass is how the answer to one caller comes to another.
 """
 
-from functools import lru_cache
 from typing import Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -75,7 +74,7 @@ class ReplyReader:
             self._parser = HttpResponseParser(self)  # the one there was waits for a body that never comes
         self._head_only = head_only
         self._limit = limit
-        self._fields: list[tuple[str, str]] = []
+        self._fields: list[tuple[bytes, bytes]] = []
         self._length: int | None = None
         self._until_end = False
         self._interim = self._bare = self._size = self._counted = 0
@@ -174,7 +173,7 @@ class ReplyReader:
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header of the head; trailers are passed over, since they come too late to be passed on."""
         if not self.status:
-            self._fields.append((_name(name), value.rstrip().decode("latin-1")))
+            self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Decide how the body ends, as far as the parser does not."""
@@ -186,7 +185,9 @@ class ReplyReader:
             raise NotHttp("an interim reply is followed by one of another protocol")
         if len(self._fields) > MAX_HEADERS:
             raise NotHttp(f"it has more than {MAX_HEADERS} headers")
-        headers = self.headers = tuple(self._fields)
+        headers = self.headers = tuple(
+            [(_NAMES.get(name) or _name(name), value.rstrip().decode("latin-1")) for name, value in self._fields]
+        )
         found = dict(headers)
         length, coding = found.get("content-length"), found.get("transfer-encoding")
         if length is not None:
@@ -228,9 +229,16 @@ class ReplyReader:
             raise NotHttp("its transfer-encoding is not chunked, or not one of HTTP/1.1")
 
 
-@lru_cache(maxsize=1024)
+_NAMES: Final[dict[bytes, str]] = {}
+"""Names of fields as backends send them, and in lower case; most send the same for years."""
+_MOST_NAMES: Final = 512
+
+
 def _name(raw: bytes) -> str:
-    return raw.decode("latin-1").lower()
+    name = raw.decode("latin-1").lower()
+    if len(_NAMES) < _MOST_NAMES:
+        _NAMES[raw] = name
+    return name
 
 
 def _fault(error: HttpParserError) -> Exception:

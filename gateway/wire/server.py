@@ -14,10 +14,10 @@ understood cannot be told apart from the rest of it, so not one byte of it is lo
 """
 
 import asyncio
-import sys
 from collections.abc import Coroutine
-from typing import Any, Final, cast
+from typing import Any, cast
 
+from gateway.arrival import Run
 from gateway.errors import ClientClosed, GatewayError, Overloaded, RequestError, RequestTimeout, Stopping
 from gateway.messages import HUNG_UP, WireReply, WireRequest
 from gateway.wire.asgi_calls import AsgiCall, defect_of
@@ -31,8 +31,6 @@ from gateway.wire.sending import Sender
 _MOST_WAITING = 16
 _READ_AHEAD = 256 * 1024
 """Requests, and bytes of their bodies, that may wait behind the one being served before reading stops."""
-_EAGERLY: Final[dict[str, Any]] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
-"""Have a request begin at once, where a task can do that: one that never waits then never waits for the loop."""
 
 
 class ServerProtocol(asyncio.Protocol):
@@ -46,7 +44,7 @@ class ServerProtocol(asyncio.Protocol):
         self._port = port
         self._loop = port.loop
         self._turn: Turn | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._work: Run | asyncio.Task[None] | None = None
         self._driving = False
         self._paused = False  # reading
         self._lost = False
@@ -92,8 +90,8 @@ class ServerProtocol(asyncio.Protocol):
         port = self._port
         port.deadlines.forget(self)
         port.forget(self)
-        if self._task is not None:
-            self._task.cancel(HUNG_UP)
+        if self._work is not None:
+            self._work.cancel(HUNG_UP)
         self._sender.lose()
         receiver = self._receiver
         if receiver.head is not None:
@@ -157,16 +155,14 @@ class ServerProtocol(asyncio.Protocol):
             assert turn.error is not None
             self._stop_short(turn, turn.error)
             return
-        direct = turn.error is not None or port.face.is_inference(request.path)
-        task = asyncio.Task(
-            self._serve(turn, request) if direct else self._run_application(turn, request),
-            loop=self._loop,
-            name="request",
-            context=port.context.copy(),
-            **_EAGERLY,
-        )
-        if self._turn is turn:  # it has not ended already
-            self._task = task
+        if turn.error is not None or port.face.is_inference(request.path):
+            run = self._work = Run(self._serve(turn, request))
+            run.go()
+        else:
+            # Applications may ask for their task, and set variables that no other request should see.
+            self._work = self._loop.create_task(
+                self._run_application(turn, request), name="request", context=port.context.copy()
+            )
 
     def _settle(self) -> None:
         """Stop or go on reading, and see what is waited for and until when."""
@@ -248,7 +244,7 @@ class ServerProtocol(asyncio.Protocol):
         self._finish(turn)
 
     def _finish(self, turn: Turn) -> None:
-        self._turn = self._task = None
+        self._turn = self._work = None
         if self._port.draining:
             self._say_close_if_last(turn)
         if turn.head.keep_alive:
@@ -291,8 +287,8 @@ class ServerProtocol(asyncio.Protocol):
 
     def stop(self) -> None:
         """End what is being served, which is answered with 503, and then the connection."""
-        if self._task is not None:
-            self._task.cancel()
+        if self._work is not None:
+            self._work.cancel()
         else:
             self.abort()
 

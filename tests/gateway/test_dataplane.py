@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gateway.arrival import Arrival
 from gateway.capture import Contents, fits, open_part
 from gateway.catalog import Manifest, Signature
 from gateway.config import OnnxSettings, RulesSettings, ShadowSettings
@@ -23,6 +24,7 @@ from gateway.examples import digit_samples, digits_folder
 from gateway.executors.onnx import OnnxExecutor
 from gateway.flight import Origin
 from gateway.gauges import BoardFolder
+from gateway.logs import RequestLines
 from gateway.messages import Answer, InferRequest, Result, Work
 from gateway.metrics import Board, Slot
 from gateway.ports import Executor, InferProtocol
@@ -55,13 +57,13 @@ class Kept:
         self.broken = False
         self.failed = False
         self.slow = False
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: list[Arrival[None]] = []
 
     def check(self) -> None:
         if self.full or self.failed:
             raise AuditUnavailable("no record can be kept")
 
-    def append(self, record: Record, request: bytes, response: bytes) -> asyncio.Future[None] | None:
+    def append(self, record: Record, request: bytes, response: bytes) -> Arrival[None] | None:
         self.failed = self.failed or self.broken
         if self.failed:
             raise AuditUnavailable("this prediction cannot be recorded")
@@ -69,7 +71,7 @@ class Kept:
         self.parts.append((request, response))
         if not self.slow:
             return None
-        self._waiting.append(asyncio.get_running_loop().create_future())
+        self._waiting.append(Arrival())
         return self._waiting[-1]
 
     @property
@@ -80,12 +82,10 @@ class Kept:
     def settle(self, error: AuditUnavailable | None = None) -> None:
         """Say that everything is on the disk, or has failed to get there."""
         for waiting in self._waiting:
-            if waiting.done():
-                continue
             if error is None:
-                waiting.set_result(None)
+                waiting.arrive(None)
             else:
-                waiting.set_exception(error)
+                waiting.fail(error)
         self._waiting.clear()
 
     def request(self, number: int) -> Contents:
@@ -162,7 +162,7 @@ async def serving(
     rules = Rules(store, executor_for, folder / "rules", board, RulesSettings(), "gateway/w0")
     kept = Kept()
     shadows = Shadows(shadow or ShadowSettings(), kept, board)
-    plane = DataPlane(rules, kept, shadows, board, Origin("gateway", "w0"))
+    plane = DataPlane(rules, kept, shadows, board, Origin("gateway", "w0"), RequestLines("info"))
     await rules.start()
     following = asyncio.create_task(rules.run())
     try:

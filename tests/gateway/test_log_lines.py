@@ -1,12 +1,14 @@
 """Log lines: one JSON object each, written whole, and never waited for."""
 
+import asyncio
 import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
 
-from gateway.logs import Outlet
+from gateway.logs import Outlet, RequestLines
 
 
 def _pipe() -> tuple[int, int]:
@@ -75,3 +77,52 @@ def test_a_line_of_the_product_is_one_json_object_with_the_bound_fields() -> Non
     assert (served["event"], served["status"], served["gateway"], served["worker"]) == ("served", 200, "g", "w0")
     assert served["level"] == "info"
     assert (warned["event"], warned["logger"], warned["level"]) == ("beware this", "some.library", "warning")
+
+
+def written(level: str, *lines: tuple[bool, dict[str, object]]) -> tuple[list[bytes], list[dict[str, object]]]:
+    """Write the lines of requests within one turn of a loop; return what was read from the pipe and the lines in it."""
+
+    async def write() -> None:
+        of_requests = RequestLines(level, Outlet(writing), gateway="g", worker="w0")
+        for failed, fields in lines:
+            of_requests.write(failed, "failed" if failed else "served", dict(fields))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    reading, writing = os.pipe2(os.O_DIRECT)  # which keeps apart what was written apart
+    asyncio.run(write())
+    os.close(writing)
+    pieces: list[bytes] = []
+    while piece := os.read(reading, 65_536):
+        pieces.append(piece)
+    os.close(reading)
+    return pieces, [json.loads(line) for line in b"".join(pieces).splitlines()]
+
+
+def test_the_lines_of_requests_are_of_the_same_form_as_all_others_and_leave_once_in_a_turn_of_the_loop() -> None:
+    pieces, lines = written("info", (False, {"status": 200}), (True, {"status": 500, "model": "m"}))
+    assert len(pieces) == 1
+    stamps = [line.pop("time") for line in lines]
+    assert lines == [
+        {"status": 200, "event": "served", "level": "info", "gateway": "g", "worker": "w0"},
+        {"status": 500, "model": "m", "event": "failed", "level": "warning", "gateway": "g", "worker": "w0"},
+    ]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", str(stamp)) for stamp in stamps)
+
+
+def test_the_lines_of_requests_stay_whole_beside_those_of_other_processes() -> None:
+    pieces, lines = written("info", *((False, {"number": number, "text": "x" * 300}) for number in range(50)))
+    assert [line["number"] for line in lines] == list(range(50))
+    assert len(pieces) > 1
+    assert all(len(piece) <= 4096 and piece.endswith(b"\n") for piece in pieces)
+
+
+def test_the_level_holds_for_the_lines_of_requests() -> None:
+    both: list[tuple[bool, dict[str, object]]] = [(False, {}), (True, {})]
+    assert [line["event"] for line in written("warning", *both)[1]] == ["failed"]
+    assert written("error", *both)[1] == []
+
+
+def test_a_request_of_the_strangest_text_has_its_line() -> None:
+    (line,) = written("info", (False, {"model": "\udcff", "status": 404}))[1]
+    assert (line["model"], line["status"]) == ("\\udcff", 404)

@@ -58,6 +58,17 @@ def board(tmp_path: Path) -> Iterator[Board]:
     board.close()
 
 
+def keep(sink: Sink, number: int) -> None:
+    """Append a record and wait until it is kept."""
+
+    async def kept() -> None:
+        waiting = sink.append(*made(number))
+        assert waiting is not None
+        await waiting
+
+    asyncio.run(kept())
+
+
 @pytest.fixture
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
     monkeypatch.setattr("gateway.journal.space.LOOK_SECONDS", 0.0)
@@ -157,7 +168,7 @@ def test_a_full_disk_refuses_what_is_new_and_still_takes_the_records_of_what_is_
     wait(lambda: board[Slot.DISK_USED_PERCENT] == 95, "the next look")
     with pytest.raises(AuditUnavailable, match=r"95 % full.*until there is room"):
         sink.check()
-    sink.append(*made(1))
+    keep(sink, 1)
     assert ids(_frames(tmp_path)) == ["r-1"]
     assert board[Slot.RECORDS_LOST] == 0
     disk.used = 50
@@ -185,7 +196,7 @@ def test_what_is_served_without_a_record_is_counted_and_told_before_the_next_one
     sink = open_sink("serve")
     disk.used = 50
     wait(lambda: board[Slot.DISK_USED_PERCENT] == 50, "room")
-    sink.append(*made(1))
+    keep(sink, 1)
     for life in (1, 2):
         disk.used = 95
         wait(lambda: board[Slot.DISK_USED_PERCENT] == 95, "the full disk")
@@ -195,7 +206,7 @@ def test_what_is_served_without_a_record_is_counted_and_told_before_the_next_one
         assert len(_frames(tmp_path)) == 2 * life - 1
         disk.used = 50
         wait(lambda: board[Slot.DISK_USED_PERCENT] == 50, "room again")
-        sink.append(*made(1 + life))
+        keep(sink, 1 + life)
     frames = _frames(tmp_path)
     assert _lost(frames) == [3, 6]
     told = [frame.record.action or frame.record.record_id for frame in frames]
@@ -249,7 +260,7 @@ def test_what_cannot_be_told_because_the_journal_failed_stays_on_the_board(
 
 
 LOSE_AND_DIE = """
-import json, os, signal, sys
+import asyncio, json, os, signal, sys
 from functools import partial
 from pathlib import Path
 from gateway.control_records import loss_record
@@ -263,8 +274,14 @@ board = Board(board_path(folder, 0))
 board.begin()
 space = Space(folder, board, warn_percent=1.0, full_percent=full_percent)
 sink = Sink(open_journal(folder / "journal", board), space, board, partial(loss_record, GATEWAY, "w0"), on_full="serve")
-for number in range(records):
-    sink.append(*made(number))
+
+async def lose() -> None:
+    for number in range(records):
+        waiting = sink.append(*made(number))
+        if waiting is not None:
+            await waiting
+
+asyncio.run(lose())
 print(json.dumps({"full": space.full}), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """

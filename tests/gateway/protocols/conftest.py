@@ -19,6 +19,7 @@ from gateway.errors import RulesUnavailable
 from gateway.examples import digits_folder
 from gateway.executors.onnx import OnnxExecutor
 from gateway.flight import Origin
+from gateway.logs import RequestLines
 from gateway.metrics import Board
 from gateway.ports import Acknowledgement, Head, Kind, Revision, RulesState, StoredDocument
 from gateway.protocols.oip_v2 import OipV2Face
@@ -138,7 +139,7 @@ def open_face(tmp_path: Path) -> OpenFace:
         )
         await in_force.start()
         shadows = Shadows(ShadowSettings(), records, board)
-        plane = DataPlane(in_force, records, shadows, board, Origin("g", "w-0"))
+        plane = DataPlane(in_force, records, shadows, board, Origin("g", "w-0"), RequestLines("info"))
         try:
             yield OipV2Face(plane), records
         finally:

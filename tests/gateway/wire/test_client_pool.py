@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from gateway import arrival
 from gateway.errors import BackendProtocolError, BackendUnreachable, DeadlineExceeded, Stopping
 from tests.gateway.wire.backends import (
     CHUNKED,
@@ -426,14 +427,14 @@ def test_freed_connection_passes_over_one_who_left_in_the_same_turn_of_the_loop(
         with answering_when_told() as (url, told, sent, arrived):
             first = asyncio.create_task(send(client, url + "/first"))
             await until(lambda: arrived == [b"/first"], "the first request was not sent")
-            leaving = asyncio.create_task(send(client, url + "/leaving"))
+            leaving = arrival.Run(send(client, url + "/leaving"))
+            leaving.go()
             last = asyncio.create_task(send(client, url + "/last"))
             await asyncio.sleep(0)
             told.set()
             assert sent.wait(10)  # the loop stands still, so the answer is there when it goes on
             asyncio.get_running_loop().call_soon(leaving.cancel)
             assert [reply.body for reply in await asyncio.gather(first, last)] == [b"ok", b"ok"]
-            await asyncio.wait([leaving])
             assert arrived == [b"/first", b"/last"]
             await client.close()
 

@@ -229,9 +229,9 @@ class Demanding(Echo):
         return WireReply(200, (("x-before", before), ("x-after", NAME.get())), b"")
 
 
-def test_a_request_has_a_task_and_a_context_of_its_own() -> None:
+def test_a_request_of_the_application_has_a_task_and_a_context_of_its_own() -> None:
     async def check(opened: Opened) -> None:
-        stream = post(INFER, b"ann") + post(INFER, b"kept") + post(INFER, b"bob", CLOSE)
+        stream = post("/v2/x", b"ann") + post("/v2/x", b"kept") + post("/v2/x", b"bob", CLOSE)
         replies = replies_in(await tell(opened.number, stream))
         assert [(reply.headers["x-before"], reply.headers["x-after"]) for reply in replies] == [
             ("nobody", "nobody"),
