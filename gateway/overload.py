@@ -28,8 +28,8 @@ _TURN_NS: Final = 100_000_000
 """How long a sign has to last, and a budget."""
 _SHRINK, _GROW = 0.8, 1.1
 _LEAST_PART: Final = 0.5
-"""The part of what was served when shedding began, below which the budget never falls: were refusals alone too much,
-serving nobody would help nobody."""
+"""The part of what was served when shedding began, below which a slow loop never lowers the budget: were refusals alone
+too much for it, serving nobody would help nobody."""
 _AGAIN: Final = 5
 """Turns without a refusal after which shedding ends."""
 _TOLD_NS: Final = 1_000_000_000
@@ -71,7 +71,7 @@ class Overload:
         A caller is its routing key, or where there is none, its address.
         """
         caller = hash(("key", key)) if key is not None else hash(address)  # a key can have 32 KiB, and be made up
-        if self._shares.admit(caller) and self._board[Slot.IN_FLIGHT] < self._most * 5 // 4:
+        if self._shares.admit(caller) and self._board[Slot.IN_FLIGHT] < self._most * 2:
             return True
         self._board.add(Slot.SHED)
         self._shed += 1
@@ -120,7 +120,8 @@ class Overload:
     def _adjust(self, over: bool) -> None:
         shares = self._shares
         if over:
-            self._budget = max(self._least, min(self._budget, shares.admitted) * _SHRINK, 1.0)
+            least = self._least if self._board[Slot.IN_FLIGHT] <= self._most else 1.0
+            self._budget = max(least, min(self._budget, shares.admitted) * _SHRINK, 1.0)
         elif shares.refused:
             self._budget = self._budget * _GROW + 1
         self._quiet = 0 if over or shares.refused else self._quiet + 1

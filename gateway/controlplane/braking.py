@@ -52,7 +52,7 @@ class Braking:
         while True:
             pause = _LOOK_SECONDS
             try:
-                if not await self._turn():
+                if not await self.look():
                     pause = _AGAIN_SECONDS
             except RulesUnavailable:
                 pause = _AGAIN_SECONDS  # the watch of the store tells; the workers divert meanwhile
@@ -61,8 +61,8 @@ class Braking:
                 pause = _AGAIN_SECONDS
             await asyncio.sleep(pause)
 
-    async def _turn(self) -> bool:
-        """Make what has to be made; tell whether all of it was."""
+    async def look(self) -> bool:
+        """Make what has to be made; tell whether all of it was. Raises `RulesUnavailable`."""
         found = self._trips()
         self._refused = {name: why for name, why in self._refused.items() if name in found}
         return all([await self._publish(name, trips) for name, trips in found.items()])

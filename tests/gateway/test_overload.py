@@ -140,7 +140,7 @@ def test_too_many_requests_in_flight_are_an_overload_however_fast_the_loop_is(bo
     board[Slot.IN_FLIGHT] = 101
     worker.turns(MS, 10, ann=100)
     assert worker.is_shedding()
-    board[Slot.IN_FLIGHT] = 125
+    board[Slot.IN_FLIGHT] = 200
     assert worker.ask("ann", 1) == 0  # whatever the budget
     board[Slot.IN_FLIGHT] = 10
     worker.turns(MS, 50, ann=100)
