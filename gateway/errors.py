@@ -232,7 +232,7 @@ class DeadlineExceeded(ServingError):
 
 
 class Overloaded(ServingError):
-    """A bounded queue is full."""
+    """More is asked than can be done in time: of a version, a worker, or a queue. Come back a little later."""
 
     code = "overloaded"
 

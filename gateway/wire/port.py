@@ -58,7 +58,7 @@ class Port:
         self.application = application
         self.limits = limits
         self.scheme = "http"
-        self._board = board
+        self.board = board
         self.context = contextvars.copy_context()
         self.deadlines = Deadlines(self.loop)
         self.connections: set[Connection] = set()
@@ -71,16 +71,16 @@ class Port:
         self.connections.add(connection)
         count = len(self.connections)
         crowded = count > self.limits.max_connections
-        if self._board is not None:
-            self._board[Slot.CONNECTIONS] = count
+        if self.board is not None:
+            self.board[Slot.CONNECTIONS] = count
             if crowded:
-                self._board.add(Slot.CONNECTIONS_REFUSED)
+                self.board.add(Slot.CONNECTIONS_REFUSED)
         return not crowded
 
     def forget(self, connection: Connection) -> None:
         """Take a connection that is lost off the list."""
         self.connections.discard(connection)
-        if self._board is not None:
-            self._board[Slot.CONNECTIONS] = len(self.connections)
+        if self.board is not None:
+            self.board[Slot.CONNECTIONS] = len(self.connections)
         if not self.connections:
             self.emptied.set()
