@@ -23,14 +23,18 @@ NOT_ITS_OWN: Final = frozenset({"overloaded", "stopping", "not_ready"})
 A version that is merely asked too much would send its load to the next one, and that to the one after."""
 
 
-class _Braked(Struct):
-    """What is known of one model under one revision of its route: the outcomes of each version's last requests, newest
-    in the lowest bit and set for a failure, how many of them there are, and the trips.
-    """
+class _Window(Struct):
+    """The last requests of one version: a bit for each of `failures`, the newest the lowest, and how many there are."""
+
+    failures: int = 0
+    seen: int = 0
+
+
+class _Known(Struct):
+    """What is known of one model under one revision of its route."""
 
     revision: int
-    outcomes: dict[str, int] = field(default_factory=dict)
-    seen: dict[str, int] = field(default_factory=dict)
+    windows: dict[str, _Window] = field(default_factory=dict)
     versions: tuple[str, ...] = ()
     trips: list[Trip] = field(default_factory=list)
     told_alone: bool = False
@@ -45,7 +49,7 @@ class Brakes:
     def __init__(self, board: Board, tell: Callable[[Collection[Trip]], None] = lambda _: None) -> None:
         self._board = board
         self._tell = tell
-        self._models: dict[str, _Braked] = {}
+        self._models: dict[str, _Known] = {}
         self._looked: Snapshot | None = None
 
     def braked(self, entry: RouteEntry) -> tuple[str, ...]:
@@ -56,17 +60,25 @@ class Brakes:
     def note(self, entry: RouteEntry, snapshot: Snapshot, tried: Tried) -> None:
         """Note what came of one try of a version, whoever chose it."""
         brake = entry.route.brake
-        if brake is None or tried.error_code in NOT_ITS_OWN:
+        assert brake is not None
+        failed = tried.outcome == "failed"
+        if failed and tried.error_code in NOT_ITS_OWN:
             return
-        known = self._known(entry)
-        if known is None:
-            return
-        version, failed = tried.attempt.version, tried.outcome == "failed"
-        outcomes = (known.outcomes.get(version, 0) << 1 | failed) & ((1 << brake.of) - 1)
-        known.outcomes[version] = outcomes
-        known.seen[version] = min(known.seen.get(version, 0) + 1, brake.of)
-        if failed and outcomes.bit_count() >= brake.failures and version not in known.versions:
-            self._trip(known, entry, snapshot, version, brake)
+        known = self._models.get(entry.route.model)
+        if known is None or known.revision != entry.revision:
+            known = self._renewed(known, entry)
+            if known is None:
+                return
+        version = tried.attempt.version
+        window = known.windows.get(version)
+        if window is None:
+            window = known.windows[version] = _Window()
+        if window.seen < brake.of:
+            window.seen += 1
+        if failed or window.failures:
+            window.failures = (window.failures << 1 | failed) & ((1 << brake.of) - 1)
+            if failed and window.failures.bit_count() >= brake.failures and version not in known.versions:
+                self._trip(known, entry, snapshot, version, brake)
 
     def look(self, snapshot: Snapshot | None) -> None:
         """Forget what is known of routes that have changed since, or are gone. To be called every moment."""
@@ -84,17 +96,16 @@ class Brakes:
                 logger().warning("brake_released", model=trip.model, version=trip.version, revision=trip.revision)
             self._show()
 
-    def _known(self, entry: RouteEntry) -> _Braked | None:
-        """Return what is known of a route; None when it is an older one, of a request that began before it changed."""
-        model = entry.route.model
-        known = self._models.get(model)
-        if known is None or known.revision < entry.revision:
-            if known is not None and known.trips:
-                return None  # `look` releases it first
-            known = self._models[model] = _Braked(entry.revision)
-        return known if known.revision == entry.revision else None
+    def _renewed(self, known: _Known | None, entry: RouteEntry) -> _Known | None:
+        """Begin to know a route. None when it is an older one, of a request that began before it changed, or while
+        `look` has not released yet what was braked before.
+        """
+        if known is not None and (known.revision > entry.revision or known.trips):
+            return None
+        begun = self._models[entry.route.model] = _Known(entry.revision)
+        return begun
 
-    def _trip(self, known: _Braked, entry: RouteEntry, snapshot: Snapshot, version: str, brake: Brake) -> None:
+    def _trip(self, known: _Known, entry: RouteEntry, snapshot: Snapshot, version: str, brake: Brake) -> None:
         route = entry.route
         if not route.split.get(version):
             return  # nobody is sent there by the split
@@ -103,8 +114,9 @@ class Brakes:
             for other in standing(route, {*known.versions, version})
             if (prepared := snapshot.versions.get((route.model, other))) is not None and prepared.problem is None
         ]
-        failures = known.outcomes[version].bit_count()
-        trip = Trip(route.model, version, entry.revision, failures, known.seen[version], time_ns())
+        window = known.windows[version]
+        failures = window.failures.bit_count()
+        trip = Trip(route.model, version, entry.revision, failures, window.seen, time_ns())
         said = {"model": trip.model, "version": version, "failures": failures, "of": trip.of, "limit": brake.failures}
         if not healthy:
             if not known.told_alone:
