@@ -21,7 +21,7 @@ from gateway.errors import (
     UnknownVersion,
     VersionNotAllowed,
 )
-from gateway.flight import Flight, Origin
+from gateway.flight import Flight, Origin, begin
 from gateway.guards import Guards
 from gateway.identity import request_id_of
 from gateway.logs import RequestLines, logger
@@ -63,14 +63,15 @@ class DataPlane:
         guards = self._guards
         if guards.overload.pressed and request.refused is None and guards.sheds(request, self._rules.snapshot):
             return _shed(request, protocol)
-        flight = Flight(request)
+        flight = begin(request)
         try:
             self._sink.check()
         except AuditUnavailable as error:
             return self._refuse_unrecorded(flight, error, protocol)
         self._board.add(Slot.IN_FLIGHT)
         try:
-            rendered = await self._serve(flight, protocol)
+            self._begin(flight, protocol)
+            rendered = await self._execute(flight, protocol)
         except GatewayError as error:
             flight.fail(error)
             rendered = protocol.render_error(error)
@@ -86,7 +87,8 @@ class DataPlane:
             self._board.add(Slot.IN_FLIGHT, -1)
         return await self._finish(flight, rendered, protocol)
 
-    async def _serve(self, flight: Flight, protocol: InferProtocol) -> Rendered:
+    def _begin(self, flight: Flight, protocol: InferProtocol) -> None:
+        """Take the rules in force, and decide by them."""
         request = flight.request
         flight.snapshot = snapshot = self._rules.snapshot
         flight.entry = entry = snapshot.routes.get(request.model) if snapshot is not None else None
@@ -96,10 +98,9 @@ class DataPlane:
             raise NotReady("no routing rules are loaded yet; try again shortly")
         if entry is None:
             raise UnknownModel(f"no model named {_cut(request.model)}; GET the admin API's /admin/v1/models for a list")
-        decision = self._decide(flight, entry, snapshot)
+        flight.decision = self._decide(flight, entry, snapshot)
         protocol.check(request.headers)
         flight.oip_id = protocol.peek(request.body)
-        return await self._execute(flight, decision, entry, snapshot, protocol)
 
     def _decide(self, flight: Flight, entry: RouteEntry, snapshot: Snapshot) -> Decision:
         started = monotonic_ns()
@@ -114,22 +115,20 @@ class DataPlane:
             ) from None
         if (entry.route.model, decision.version) not in snapshot.versions:
             raise _no_such_version(entry, decision.version, snapshot)
-        flight.decision = decision
         flight.route_us = (monotonic_ns() - started) // 1000
         return decision
 
-    async def _execute(
-        self, flight: Flight, decision: Decision, entry: RouteEntry, snapshot: Snapshot, protocol: InferProtocol
-    ) -> Rendered:
-        request, route = flight.request, entry.route
-        work = Work(
-            body=request.body,
-            headers=request.headers,
-            forward=_forward_headers(flight),
-            deadline_ns=request.started_ns + route.timeout_ms * 1_000_000,
-        )
-        chain = _versions_to_try(decision, entry, snapshot)
-        version, prepared = next(chain)
+    async def _execute(self, flight: Flight, protocol: InferProtocol) -> Rendered:
+        """Have the version that was decided answer, and if it fails, the route's fallbacks in order."""
+        request, decision, entry, snapshot = flight.request, flight.decision, flight.entry, flight.snapshot
+        assert decision is not None  # or it had been refused
+        assert entry is not None
+        assert snapshot is not None
+        route = entry.route
+        deadline_ns = request.started_ns + route.timeout_ms * 1_000_000
+        work = Work(request.body, request.headers, _forward_headers(flight), deadline_ns)
+        version, prepared = decision.version, snapshot.versions[route.model, decision.version]
+        others: Iterator[tuple[str, PreparedVersion]] | None = None
         while True:
             limit = prepared.limit
             if limit.in_flight < limit.most:
@@ -143,7 +142,11 @@ class DataPlane:
                 tried = refuse_crowded(version, limit.most)
             flight.tried(tried)
             self._guards.tried(entry, snapshot, limit, tried)
-            following = next(chain, None) if tried.may_fall_back and monotonic_ns() < work.deadline_ns else None
+            if tried.outcome == "served" or not route.fallback:
+                break
+            if others is None:
+                others = _fallbacks(decision, entry, snapshot)
+            following = next(others, None) if tried.may_fall_back and monotonic_ns() < deadline_ns else None
             if following is None:
                 break
             version, prepared = following
@@ -302,14 +305,13 @@ def _why_cancelled(cancelled: asyncio.CancelledError) -> GatewayError:
     return Stopping("the gateway stopped before the request had ended; send it again")
 
 
-def _versions_to_try(
-    decision: Decision, entry: RouteEntry, snapshot: Snapshot
-) -> Iterator[tuple[str, PreparedVersion]]:
-    """Yield the version decided and then, unless the caller named it, the route's fallbacks in order."""
-    names = (decision.version, *(entry.route.fallback if decision.reason != "explicit" else ()))
-    for index, name in enumerate(names):
+def _fallbacks(decision: Decision, entry: RouteEntry, snapshot: Snapshot) -> Iterator[tuple[str, PreparedVersion]]:
+    """Yield the route's fallbacks in order, unless the caller named the version; none that was tried already."""
+    tried = {decision.version}
+    for name in entry.route.fallback if decision.reason != "explicit" else ():
         prepared = snapshot.versions.get((entry.route.model, name))
-        if prepared is not None and name not in names[:index]:
+        if prepared is not None and name not in tried:
+            tried.add(name)
             yield name, prepared
 
 
@@ -338,21 +340,21 @@ def _forward_headers(flight: Flight) -> Headers:
 
 def _answer(flight: Flight, record: Record, rendered: Rendered) -> Answer:
     return Answer(
-        rendered=rendered,
-        record_id=record.record_id,
-        request_id=record.request_id,
-        outcome=flight.outcome,
-        model=record.model,
-        served=record.served,
-        digest=record.digest,
-        revision=record.revision,
-        reason=record.reason,
-        cohort=record.cohort,
-        route_us=record.route_us,
-        queue_us=record.queue_us,
-        infer_us=record.infer_us,
-        total_us=record.total_us,
-        error=flight.error,
+        rendered,
+        record.record_id,
+        record.request_id,
+        flight.outcome,
+        record.model,
+        record.served,
+        record.digest,
+        record.revision,
+        record.reason,
+        record.cohort,
+        record.route_us,
+        record.queue_us,
+        record.infer_us,
+        record.total_us,
+        flight.error,
     )
 
 

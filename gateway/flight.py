@@ -33,45 +33,25 @@ class Origin(Struct, frozen=True):
     record_headers: tuple[str, ...] = ()
 
 
-class Flight:
+class Flight(Struct, eq=False):
     """One request from its arrival to its record. Fields fill in as the request passes; none is ever taken back."""
 
-    __slots__ = (
-        "attempts",
-        "decision",
-        "digest",
-        "entry",
-        "error",
-        "error_code",
-        "facts",
-        "oip_id",
-        "outcome",
-        "queue_us",
-        "record_id",
-        "request",
-        "request_id",
-        "route_us",
-        "served",
-        "snapshot",
-    )
-
-    def __init__(self, request: InferRequest) -> None:
-        self.request = request
-        self.record_id = new_record_id(request.received_ns)
-        self.request_id = request_id_of(request.headers, self.record_id)
-        self.snapshot: Snapshot | None = None
-        self.entry: RouteEntry | None = None
-        self.facts: Facts | None = None
-        self.decision: Decision | None = None
-        self.oip_id: str | None = None
-        self.attempts: tuple[Attempt, ...] = ()
-        self.served: str | None = None
-        self.digest: str | None = None
-        self.outcome: Outcome = "failed"
-        self.error: GatewayError | None = None
-        self.error_code: str | None = None
-        self.route_us = 0
-        self.queue_us = 0
+    request: InferRequest
+    record_id: str
+    request_id: str
+    snapshot: Snapshot | None = None
+    entry: RouteEntry | None = None
+    facts: Facts | None = None
+    decision: Decision | None = None
+    oip_id: str | None = None
+    attempts: tuple[Attempt, ...] = ()
+    served: str | None = None
+    digest: str | None = None
+    outcome: Outcome = "failed"
+    error: GatewayError | None = None
+    error_code: str | None = None
+    route_us: int = 0
+    queue_us: int = 0
 
     def collect(self, entry: RouteEntry, braked: tuple[str, ...] = ()) -> Facts:
         """Gather the facts that the rules of `entry` look at, and nothing else of the request.
@@ -81,12 +61,12 @@ class Flight:
         headers = self.request.headers
         key = routing_key(entry.route, headers)
         self.facts = Facts(
-            unit=unit_digest(key if key is not None else self.record_id),
-            record_id=self.record_id,
-            received_ns=self.request.received_ns,
-            keyed=key is not None,
-            asked_version=self.request.asked_version,
-            headers={name: headers[name][:_LONGEST_VALUE] for name in entry.consulted if name in headers}
+            unit_digest(key if key is not None else self.record_id),
+            self.record_id,
+            self.request.received_ns,
+            key is not None,
+            self.request.asked_version,
+            {name: headers[name][:_LONGEST_VALUE] for name in entry.consulted if name in headers}
             if entry.consulted
             else _NO_HEADERS,
             braked=braked,
@@ -166,6 +146,12 @@ class Flight:
             braked=facts.braked if facts is not None else (),
         )
         return record, asked, answered
+
+
+def begin(request: InferRequest) -> Flight:
+    """Return the flight of a request that has just arrived."""
+    record_id = new_record_id(request.received_ns)
+    return Flight(request, record_id, request_id_of(request.headers, record_id))
 
 
 def _cut(text: str) -> str:

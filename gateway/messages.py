@@ -41,12 +41,16 @@ class WireRequest(Struct):
 
 
 class WireReply(Struct):
-    """One reply to send. `after_sent`, if given, is called once when the reply has left (shadows start there)."""
+    """One reply to send. `after_sent`, if given, is called once when the reply has left (shadows start there).
+
+    `lines` are headers, too, and come before the others: as they are written, each with its line end.
+    """
 
     status: int
     headers: Headers
     body: bytes
     after_sent: Callable[[], None] | None = None
+    lines: str = ""
 
 
 class InferRequest(Struct):

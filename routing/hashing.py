@@ -4,7 +4,7 @@ Belongs here: the exact byte formats that other languages must reproduce (see `t
 Never here: documents, rules, or Python's own randomised `hash`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from math import log
 
@@ -45,13 +45,23 @@ def scores(salt: str, unit: bytes, split: Mapping[str, int]) -> Iterator[tuple[s
             yield version, score(int.from_bytes(digest, "big"), weight)
 
 
-def smallest(scored: Iterable[tuple[str, float]]) -> str:
-    """Return the version of the smallest score; of equal scores, the smaller version name in byte order.
+def winner(salt: str, unit: bytes, split: Mapping[str, int]) -> str:
+    """Return the version of the smallest of the `scores`; of equal scores, the smaller version name in byte order.
 
     Raises:
-        ValueError: nothing is scored; no legal split has only versions of weight 0.
+        ValueError: every version has weight 0, as in no legal split.
     """
-    return min((value, version) for version, value in scored)[1]
+    prefix = salt.encode() + _SEPARATOR + unit + _SEPARATOR
+    chosen, least = "", 0.0
+    for version, weight in split.items():
+        if weight > 0:
+            h = int.from_bytes(blake2b(prefix + version.encode(), digest_size=8).digest(), "big")
+            value = score(h, weight)
+            if not chosen or value < least or (value == least and version < chosen):
+                chosen, least = version, value
+    if not chosen:
+        raise ValueError("no version of the split has a weight above 0")
+    return chosen
 
 
 def shadow_hit(salt: str, record_id: str, version: str, sample: int) -> bool:

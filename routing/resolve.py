@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from msgspec import Struct
 
-from routing.hashing import scores, shadow_hit, smallest
+from routing.hashing import scores, shadow_hit, winner
 from routing.types import Cohort, Decision, Facts, Pin, Route, Shadow
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -62,14 +62,14 @@ def resolve(route: Route, cohorts: Mapping[str, Cohort], facts: Facts) -> Decisi
             return Decision(pin.version, "pin", f"pins[{index}]", pin.cohort)
     drawn = draw(route, facts.unit)
     if drawn in facts.braked and route.brake is not None and (others := standing(route, facts.braked)):
-        diverted = smallest(scores(route.salt, facts.unit, others))
+        diverted = winner(route.salt, facts.unit, others)
         return Decision(diverted, "brake", "brake", instead_of=drawn)
     return Decision(drawn, "split", "split")
 
 
 def draw(route: Route, unit: bytes) -> str:
     """Return the version that the split gives to the caller with digest `unit` (16 bytes)."""
-    return smallest(scores(route.salt, unit, route.split))
+    return winner(route.salt, unit, route.split)
 
 
 def standing(route: Route, braked: Collection[str]) -> Mapping[str, int]:

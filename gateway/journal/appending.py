@@ -30,7 +30,7 @@ from gateway.journal.recovery import find_end
 from gateway.journal.segment import (
     MAX_PAYLOAD_BYTES,
     SegmentHeader,
-    pack_frame,
+    frame_head,
     pack_header,
     segment_path,
     sync_folder,
@@ -204,10 +204,10 @@ class Journal:
         """Make the next frame, to be written."""
         sealed = _sealed(record, len(request) + len(response))
         sequence = self._made_sequence = self._made_sequence + 1
-        frame = pack_frame(sequence, pack_content(self._made_chain, sealed, request, response))
+        content = pack_content(self._made_chain, sealed, request, response)
         self._made_chain = link(self._made_chain, sequence, sealed)
-        self._frames.append(frame)
-        self._unwritten += len(frame)
+        self._frames += (frame_head(sequence, content), content)
+        self._unwritten += len(content)
 
     def _write(self) -> AuditUnavailable | None:
         """Write the frames that have been made. Return why that failed, if it did; then none of them counts."""
@@ -216,7 +216,7 @@ class Journal:
         try:
             if self._size >= self._segment_bytes:
                 self._rotate()
-            data = frames[0] if len(frames) == 1 else b"".join(frames)
+            data = b"".join(frames)
             written = os.write(self._file, data)
         except OSError as error:
             return self._fail("write", error)

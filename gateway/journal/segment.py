@@ -145,8 +145,13 @@ def parse_header(data: bytes) -> tuple[SegmentHeader, int]:
 
 def pack_frame(sequence: int, payload: bytes) -> bytes:
     """Return the frame of one record; `payload` is its content."""
+    return frame_head(sequence, payload) + payload
+
+
+def frame_head(sequence: int, payload: bytes) -> bytes:
+    """Return what stands before the content of a record in its frame."""
     number = _SEQUENCE.pack(sequence)
-    return b"".join((_CHECKED.pack(len(payload), crc32c(payload, crc32c(number))), number, payload))
+    return _CHECKED.pack(len(payload), crc32c(payload, crc32c(number))) + number
 
 
 def read_frame(view: memoryview, at: int) -> tuple[int, memoryview] | Flaw:

@@ -11,6 +11,7 @@ Specification: Open Inference Protocol, REST API, https://github.com/kserve/open
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -25,7 +26,6 @@ from gateway.errors import (
     InvalidInput,
     MethodNotAllowed,
     Overloaded,
-    RequestError,
     UnsupportedEncoding,
     VersionNotReady,
 )
@@ -35,10 +35,18 @@ from gateway.protocols.oip_v2_kinds import shown
 from gateway.protocols.oip_v2_paths import ROUTES, Target, find, not_allowed, parse
 from gateway.protocols.oip_v2_tensors import names_of, read_inputs, write_data
 
-__all__ = ["ROUTES", "STATUS", "OipV2", "OipV2Face", "Target", "parse", "reply_headers"]
+__all__ = ["ROUTES", "STATUS", "OipV2", "OipV2Face", "Target", "parse", "passed_on", "reply_lines"]
 
 _NO_BINARY = "binary tensors are not spoken here; send JSON (in tritonclient and KServe: binary_data=False)"
 _COME_BACK = ("retry-after", "1")
+_OURS: Final = frozenset({"content-type", "server-timing", "x-request-id", "x-record-id", "x-model-name"}) | {
+    "x-model-version",
+    "x-model-digest",
+    "x-route-revision",
+    "x-route-reason",
+    "x-route-cohort",
+}
+"""What only the gateway says; a backend's header of that name is left out."""
 _HEADER_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}").fullmatch
 
 STATUS: Final[Mapping[str, int]] = {
@@ -157,13 +165,30 @@ class OipV2Face:
             row, target = find(request.path)
             if request.method not in row.allowed:
                 refused = refused or not_allowed(request.method, row)
-            if target.endpoint == "infer":
-                return await self._infer(request, target, refused)
-            if refused is not None:
-                raise refused
-            return await self._answer(target)
+            if target.endpoint != "infer":
+                if refused is not None:
+                    raise refused
+                return await self._answer(target)
         except GatewayError as error:
             return self.refuse(error)
+        # An inference that is refused already goes the same way as all others, so that it is recorded.
+        answer = await self._dataplane.infer(
+            InferRequest(
+                target.model,
+                target.version,
+                request.headers,
+                request.body,
+                request.client,
+                request.received_ns,
+                request.started_ns,
+                refused,
+                request.declared_size,
+            ),
+            self._protocol,
+        )
+        rendered = answer.rendered
+        theirs = passed_on(rendered.headers) if rendered.headers else ()
+        return WireReply(rendered.status, theirs, rendered.body, answer.launch_shadows, reply_lines(answer))
 
     def refuse(self, error: GatewayError) -> WireReply:
         """Return the reply to a request that is no inference, or of which nothing is known but what is wrong."""
@@ -173,24 +198,6 @@ class OipV2Face:
     def is_inference(self, path: str) -> bool:
         """Tell whether a percent-decoded path may be an inference's; those of every other request say no for sure."""
         return path.endswith("/infer")
-
-    async def _infer(self, request: WireRequest, target: Target, refused: RequestError | None) -> WireReply:
-        """Have an inference served. One that is refused already goes the same way, so that it is recorded."""
-        answer = await self._dataplane.infer(
-            InferRequest(
-                model=target.model,
-                asked_version=target.version,
-                headers=request.headers,
-                body=request.body,
-                client=request.client,
-                received_ns=request.received_ns,
-                started_ns=request.started_ns,
-                refused=refused,
-                declared_size=request.declared_size,
-            ),
-            self._protocol,
-        )
-        return WireReply(answer.rendered.status, reply_headers(answer), answer.rendered.body, answer.launch_shadows)
 
     async def _answer(self, target: Target) -> WireReply:
         match target.endpoint:
@@ -209,40 +216,57 @@ class OipV2Face:
                 return _json({"name": "pointsman", "version": __version__, "extensions": []})
 
 
-def reply_headers(answer: Answer) -> Headers:
-    """Return the headers of an answer: which version gave it, why, and how long it took, as far as known."""
-    rendered = answer.rendered
-    headers = [
-        ("content-type", rendered.content_type),
-        ("x-request-id", answer.request_id),
-        ("x-record-id", answer.record_id),
-        ("server-timing", _timing(answer)),
-    ]
+def reply_lines(answer: Answer) -> str:
+    """Return the headers of an answer as lines: which version gave it, why, and how long it took, as far as known.
+
+    Raises:
+        ValueError: the content type would break out of its line.
+    """
+    content_type = answer.rendered.content_type
+    if "\n" in content_type or "\r" in content_type:
+        raise ValueError("the content type of an answer has a line break in it")
     if not answer.record_id:
-        headers = [header for header in headers if header[1]]
-    if _HEADER_NAME(answer.model):  # the caller's text until a route has been found under it
-        headers.append(("x-model-name", answer.model))
-    if answer.served is not None:
-        headers.append(("x-model-version", answer.served))
-        if answer.digest is not None:
-            headers.append(("x-model-digest", f"sha-256={answer.digest}"))
-    if answer.revision is not None:
-        headers.append(("x-route-revision", str(answer.revision)))
-    if answer.reason is not None:
-        headers.append(("x-route-reason", answer.reason))
-    if answer.cohort is not None:
-        headers.append(("x-route-cohort", answer.cohort))
-    if rendered.headers:
-        ours = {name for name, _ in headers}
-        headers.extend((name, value) for name, value in rendered.headers if name.lower() not in ours)
-    return tuple(headers)
+        named = f"x-request-id: {answer.request_id}\r\n" if answer.request_id else ""
+        return f"content-type: {content_type}\r\n{named}"
+    decided = _decided(answer.model, answer.served, answer.digest, answer.revision, answer.reason, answer.cohort)
+    return (
+        f"content-type: {content_type}\r\nx-request-id: {answer.request_id}\r\nx-record-id: {answer.record_id}\r\n"
+        f"server-timing: {_timing(answer)}\r\n{decided}"
+    )
+
+
+def passed_on(headers: Headers) -> Headers:
+    """Return a backend's headers without those that only the gateway says."""
+    return tuple(field for field in headers if field[0].lower() not in _OURS)
+
+
+@lru_cache(maxsize=4096)
+def _decided(  # noqa: PLR0917 - what the lines depend on, and so what they are kept by
+    model: str, served: str | None, digest: str | None, revision: int | None, reason: str | None, cohort: str | None
+) -> str:
+    """Return the lines that are the same for every request decided alike."""
+    lines = ""
+    if _HEADER_NAME(model):  # the caller's text until a route has been found under it
+        lines += f"x-model-name: {model}\r\n"
+    if served is not None:
+        lines += f"x-model-version: {served}\r\n"
+        if digest is not None:
+            lines += f"x-model-digest: sha-256={digest}\r\n"
+    if revision is not None:
+        lines += f"x-route-revision: {revision}\r\n"
+    if reason is not None:
+        lines += f"x-route-reason: {reason}\r\n"
+    if cohort is not None:
+        lines += f"x-route-cohort: {cohort}\r\n"
+    return lines
 
 
 def _timing(answer: Answer) -> str:
     """Return the Server-Timing value, in ms: https://www.w3.org/TR/server-timing/."""
+    route, queue, infer, total = answer.route_us, answer.queue_us, answer.infer_us, answer.total_us
     return (
-        f"route;dur={answer.route_us / 1000:.3f}, queue;dur={answer.queue_us / 1000:.3f}, "
-        f"infer;dur={answer.infer_us / 1000:.3f}, total;dur={answer.total_us / 1000:.3f}"
+        f"route;dur={route // 1000}.{route % 1000:03}, queue;dur={queue // 1000}.{queue % 1000:03}, "
+        f"infer;dur={infer // 1000}.{infer % 1000:03}, total;dur={total // 1000}.{total % 1000:03}"
     )
 
 

@@ -4,6 +4,8 @@ Belongs here: methods and paths. Never here: whether the model that a path names
 """
 
 import re
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final, Literal
 
 from msgspec import Struct
@@ -31,9 +33,10 @@ class RouteRow(Struct, frozen=True):
     @property
     def allowed(self) -> tuple[str, ...]:
         """The methods of this path; HEAD is GET without the body, which the wire leaves out."""
-        return ("GET", "HEAD") if self.method == "GET" else (self.method,)
+        return _ALLOWED[self.method]
 
 
+_ALLOWED: Final[Mapping[str, tuple[str, ...]]] = {"GET": ("GET", "HEAD"), "POST": ("POST",)}
 ROUTES: Final = (
     RouteRow("POST", "/v2/models/{model}/infer", "infer"),
     RouteRow("POST", "/v2/models/{model}/versions/{version}/infer", "infer"),
@@ -55,6 +58,7 @@ def _pattern(path: str) -> re.Pattern[str]:
 _PATTERNS: Final = tuple((_pattern(row.path).fullmatch, row) for row in ROUTES)
 
 
+@lru_cache(maxsize=4096)
 def find(path: str) -> tuple[RouteRow, Target]:
     """Return the line of the table that a percent-decoded path is on, and what it names.
 

@@ -95,7 +95,9 @@ def _text(value: bytes) -> str:
 
 
 async def _send(reply: WireReply, send: Send) -> None:
-    headers = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in reply.headers]
+    lines = (line.partition(": ") for line in reply.lines.split("\r\n") if line)
+    fields = (*((name, value) for name, _, value in lines), *reply.headers)
+    headers = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in fields]
     headers.append((b"content-length", b"%d" % len(reply.body)))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body})

@@ -34,7 +34,7 @@ def write_reply(reply: WireReply, head: Head, date: str) -> bytes:
     """
     body = reply.body
     length = "" if reply.status in BODILESS else f"content-length: {len(body)}\r\n"
-    written = write_head(reply.status, reply.headers, date, f"{length}{connection_line(head)}")
+    written = write_head(reply.status, reply.headers, f"{date}{reply.lines}", f"{length}{connection_line(head)}")
     return written if head.method == "HEAD" or not length else written + body
 
 
@@ -47,8 +47,10 @@ def connection_line(head: Head) -> str:
 
 def write_head(status: int, headers: Iterable[tuple[str, str]], date: str, framing: str) -> bytes:
     """Return the head of a reply; `date` and `framing` are whole lines. Raises as `write_reply` does."""
-    lines = [f"{name}: {value}\r\n" for name, value in headers]
-    fields = "".join(lines)
-    if fields.count("\n") != len(lines) or fields.count("\r") != len(lines):
-        raise ValueError("a header of the reply has a line break in it")
+    fields = ""
+    if headers:
+        lines = [f"{name}: {value}\r\n" for name, value in headers]
+        fields = "".join(lines)
+        if fields.count("\n") != len(lines) or fields.count("\r") != len(lines):
+            raise ValueError("a header of the reply has a line break in it")
     return f"{_STATUS_LINES[status]}{date}{fields}{framing}\r\n".encode("latin-1", "replace")

@@ -11,10 +11,10 @@ import pytest
 from gateway.errors import BackendUnreachable, DeadlineExceeded, InvalidInput, ModelFailed, Overloaded, ServingError
 from gateway.evidence.decisions import judge_primary, then_of
 from gateway.executors.onnx import OnnxExecutor
-from gateway.messages import Result, Work
+from gateway.messages import Answer, Result, Work
 from gateway.metrics import Slot
 from gateway.ports import InferProtocol
-from gateway.protocols.oip_v2 import reply_headers
+from gateway.protocols.oip_v2 import passed_on, reply_lines
 from gateway.record import Record
 from gateway.snapshot import Rules
 from routing import RouteRules
@@ -57,6 +57,12 @@ async def callers(made: Serving, count: int, begin: int = 0, version: str | None
     return made.kept.records[-count:]
 
 
+def headers_of(answer: Answer) -> dict[str, str]:
+    """Return the headers with which an answer leaves."""
+    lines = reply_lines(answer).splitlines()
+    return dict(line.split(": ", 1) for line in lines) | dict(passed_on(answer.rendered.headers))
+
+
 def follows(record: Record, rules: Rules) -> bool:
     """Tell whether an auditor finds the record's decision right."""
     snapshot = rules.snapshot
@@ -94,7 +100,7 @@ def test_an_answer_after_a_diversion_names_the_brake(run: Run) -> None:
         MoodyExecutor.fails = ModelFailed("it failed", "onnx")
         await callers(made, 40)
         key = next(f"c-{n}" for n, record in enumerate(made.kept.records) if record.intended == "2")
-        headers = dict(reply_headers(await made.infer(headers={"x-routing-key": key})))
+        headers = headers_of(await made.infer(headers={"x-routing-key": key}))
         assert (headers["x-route-reason"], headers["x-model-version"]) == ("brake", "1")
 
     run(test, ROUTE)
@@ -222,7 +228,7 @@ def test_what_is_over_the_limit_of_a_version_is_refused_at_once_and_recorded(run
 def test_the_refusal_says_when_to_come_back(run: Run) -> None:
     async def test(made: Serving, rules: Rules) -> None:
         limit_to(rules, "1", 0)
-        assert dict(reply_headers(await made.infer()))["retry-after"] == "1"
+        assert headers_of(await made.infer())["retry-after"] == "1"
 
     run(test, {"model": "digits", "split": {"1": 10_000}})
 
@@ -299,10 +305,10 @@ def test_a_shed_request_is_told_when_to_come_back_and_no_id_of_a_record(run: Run
         made.board[Slot.IN_FLIGHT] = 10_000  # more than the worker takes
         Clock(made).looks(1, 300)
         answer = await made.infer(headers={"x-request-id": "r-1"})
-        headers = dict(reply_headers(answer))
+        headers = headers_of(answer)
         assert (answer.rendered.status, headers["retry-after"], headers["x-request-id"]) == (503, "1", "r-1")
         assert "x-record-id" not in headers
-        assert "x-request-id" not in dict(reply_headers(await made.infer()))
+        assert "x-request-id" not in headers_of(await made.infer())
         assert made.kept.records == []
 
     run(test, {"model": "digits", "split": {"1": 10_000}})

@@ -8,7 +8,7 @@ import pytest
 from gateway import errors
 from gateway.errors import GatewayError, MethodNotAllowed, RequestError, ServingError, UnknownPath
 from gateway.messages import Answer, Rendered
-from gateway.protocols.oip_v2 import ROUTES, STATUS, OipV2, Target, parse, reply_headers
+from gateway.protocols.oip_v2 import ROUTES, STATUS, OipV2, Target, parse, passed_on, reply_lines
 
 
 @pytest.mark.parametrize(
@@ -114,11 +114,14 @@ def test_an_error_is_one_sentence_in_json() -> None:
 
 
 def test_a_backends_headers_are_passed_on_but_never_in_place_of_ours() -> None:
-    passed_on = (("retry-after", "3"), ("X-Model-Version", "theirs"), ("x-record-id", "theirs"))
-    rendered = Rendered(503, b"{}", "text/plain", passed_on)
+    theirs = (("retry-after", "3"), ("X-Model-Version", "theirs"), ("x-record-id", "theirs"))
+    assert passed_on(theirs) == (("retry-after", "3"),)
+
+
+def test_an_answer_says_which_version_gave_it_and_why() -> None:
+    rendered = Rendered(503, b"{}", "text/plain")
     answer = Answer(rendered, "r", "q", "failed", "m", "2", None, 7, "split", None, 21, 0, 1_500, 2_000_000)
-    headers = dict(reply_headers(answer))
-    assert headers == {
+    assert dict(line.split(": ", 1) for line in reply_lines(answer).splitlines()) == {
         "content-type": "text/plain",
         "x-request-id": "q",
         "x-record-id": "r",
@@ -127,5 +130,4 @@ def test_a_backends_headers_are_passed_on_but_never_in_place_of_ours() -> None:
         "x-model-version": "2",
         "x-route-revision": "7",
         "x-route-reason": "split",
-        "retry-after": "3",
     }
