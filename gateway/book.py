@@ -10,6 +10,7 @@ is the recorder's own. All samples of one answer belong together: requests and l
 import platform
 import threading
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -24,7 +25,7 @@ from prometheus_client import (
 from prometheus_client.metrics_core import Metric as Family
 
 from gateway import __version__
-from gateway.gauges import BoardFolder, board_families, family, lag_families, sealing_families
+from gateway.gauges import BoardFolder, board_families, family, lag_families, sealing_families, standing_families
 from gateway.metrics import METRICS, Lag, Sealing
 from gateway.record import Frame, Record
 
@@ -56,6 +57,7 @@ class Book:
         self._lock = threading.Lock()
         self._recorder: HasLag | None = None
         self._sealing: Callable[[], Sealing] | None = None
+        self._run_folder = run_folder
         self._boards = BoardFolder(run_folder)
         self._registry = CollectorRegistry(auto_describe=False)
         self._requests = self._counter("pointsman_requests_total")
@@ -63,6 +65,7 @@ class Book:
         self._backend_latency = self._histogram("pointsman_backend_latency_seconds")
         self._errors = self._counter("pointsman_errors_total")
         self._fallbacks = self._counter("pointsman_fallbacks_total")
+        self._retries = self._counter("pointsman_retries_total")
         self._diversions = self._counter("pointsman_diversions_total")
         self._stale = self._counter("pointsman_stale_requests_total")
         self._shadows = self._counter("pointsman_shadow_requests_total")
@@ -96,6 +99,9 @@ class Book:
         for attempt in record.attempts:
             if attempt.backend:  # else it was never made
                 self._backend_latency.of(model, attempt.version, attempt.backend).observe(attempt.infer_us / 1e6)
+        for before, attempt in pairwise(record.attempts):
+            if before.version == attempt.version:
+                self._retries.of(model, attempt.version).inc()
         if record.error_code is not None:
             self._errors.of(model, version, record.error_code).inc()
         first = record.tried_first
@@ -124,7 +130,9 @@ class Book:
 
     def collect(self) -> Iterator[Family]:
         """Yield the figures of the boards, the recorder and the build; called by the registry."""
-        yield from board_families(self._boards.open())
+        boards = self._boards.open()
+        yield from board_families(boards)
+        yield from standing_families(self._run_folder, boards)
         if self._recorder is not None:
             yield from lag_families(self._recorder.lag())
         if self._sealing is not None:

@@ -104,8 +104,12 @@ class UpstreamSettings(Group):
     """How versions with HTTP backends are called."""
 
     max_connections: Annotated[
-        Whole, Field(ge=1, description="connections per worker to each backend; shadows have as many of their own")
+        Whole,
+        Field(ge=1, description="connections per worker to each backend; shadows and probes have as many of their own"),
     ] = 256
+    queue_depth: Annotated[
+        Whole, Field(ge=1, description="requests that may wait for a connection, per worker and backend; above it 503")
+    ] = 1_024
     keepalive_seconds: Annotated[Decimal, Field(ge=0, description="how long an idle connection is kept")] = 30.0
     connect_timeout_ms: Annotated[Whole, Field(ge=1, description="time to connect, within the request's deadline")] = (
         2_000

@@ -29,8 +29,10 @@ from gateway.messages import HUNG_UP, Answer, Headers, InferRequest, Readiness, 
 from gateway.metrics import Board, Slot
 from gateway.ports import InferProtocol, RecordSink
 from gateway.record import Record
+from gateway.retrying import Retries
 from gateway.shadow import Shadows
 from gateway.snapshot import PreparedVersion, RouteEntry, Rules, Snapshot
+from gateway.timeouts import deadline_of
 from routing import Decision, VersionDenied, named_versions, resolve
 
 _LONGEST_NAME = 128
@@ -53,6 +55,7 @@ class DataPlane:
         self._sink = sink
         self._shadows = shadows
         self._board = board
+        self._retries = Retries(board)
         self._origin = origin
         self._lines = lines
         self._guards = guards if guards is not None else Guards(board)
@@ -125,8 +128,8 @@ class DataPlane:
         assert entry is not None
         assert snapshot is not None
         route = entry.route
-        deadline_ns = request.started_ns + route.timeout_ms * 1_000_000
-        work = Work(request.body, request.headers, _forward_headers(flight), deadline_ns)
+        deadline_ns = deadline_of(request.headers, request.started_ns, route.timeout_ms)
+        work = Work(request.body, request.headers, _forward_headers(flight), deadline_ns, "primary", route.timeout_ms)
         version, prepared = decision.version, snapshot.versions[route.model, decision.version]
         others: Iterator[tuple[str, PreparedVersion]] | None = None
         while True:
@@ -135,14 +138,26 @@ class DataPlane:
                 limit.in_flight += 1
                 try:
                     tried = await attempt(version, prepared, work, protocol)
+                    flight.tried(tried)
+                    if tried.outcome != "served":
+                        tried = await self._retries.run(
+                            tried,
+                            version=version,
+                            prepared=prepared,
+                            work=work,
+                            protocol=protocol,
+                            route=route,
+                            versions=snapshot.versions,
+                            note=flight.tried,
+                        )
                 finally:
                     limit.in_flight -= 1
             else:
                 limit.refused += 1
                 tried = refuse_crowded(version, limit.most)
-            flight.tried(tried)
-            self._guards.tried(entry, snapshot, limit, tried)
-            if tried.outcome == "served" or not route.fallback:
+                flight.tried(tried)
+            self._guards.tried(entry, snapshot, limit, tried, work)
+            if tried.outcome == "served":
                 break
             if others is None:
                 others = _fallbacks(decision, entry, snapshot)

@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 
 from gateway.metrics import METRICS, Board, Lag, Sealing, Slot
+from gateway.standings import Standing, read_standings
 
 # Of a worker that is gone these are 0, so that an alert can stand on them; its other gauges are left out.
 _ZERO_WHEN_GONE = {
@@ -31,6 +32,7 @@ _ABSENT_WHEN_GONE = {
 _COUNTED = {
     "pointsman_records_lost_total": Slot.RECORDS_LOST,
     "pointsman_unrecorded_refusals_total": Slot.REFUSED_UNRECORDED,
+    "pointsman_retries_refused_total": Slot.RETRIES_REFUSED,
     "pointsman_shed_requests_total": Slot.SHED,
     "pointsman_connections_refused_total": Slot.CONNECTIONS_REFUSED,
 }
@@ -81,6 +83,21 @@ def board_families(boards: Mapping[str, Board]) -> Iterator[Family]:
         yield family(name, (((worker,), board[slot]) for worker, board in boards.items()))
     dropped = (((w, why), board[slot]) for w, board in boards.items() for slot, why in _DROPPED.items())
     yield family("pointsman_shadow_dropped_total", dropped)
+
+
+def standing_families(folder: Path, boards: Mapping[str, Board]) -> Iterator[Family]:
+    """Yield how the workers' backends stand; of a worker that is gone, only what counts on."""
+    told = {worker: read_standings(folder / f"{worker}.standings") for worker in boards}
+    now = {worker: standings for worker, standings in told.items() if is_alive(boards[worker][Slot.PID])}
+    yield family("pointsman_backend_ejections_total", _by_version(told, "ejections"))
+    yield family("pointsman_backends_ejected", _by_version(now, "ejected"))
+    yield family("pointsman_backends_unhealthy", _by_version(now, "unhealthy"))
+
+
+def _by_version(told: Mapping[str, list[Standing]], what: str) -> Iterator[tuple[tuple[str, ...], float]]:
+    for worker, standings in told.items():
+        for standing in standings:
+            yield (worker, standing.model, standing.version), getattr(standing, what)
 
 
 def lag_families(lag: Lag) -> Iterator[Family]:

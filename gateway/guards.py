@@ -10,10 +10,11 @@ from gateway.brake import Brakes
 from gateway.concurrency import Limit, Limits
 from gateway.config import OverloadSettings
 from gateway.errors import DeadlineExceeded
-from gateway.messages import InferRequest
+from gateway.messages import InferRequest, Work
 from gateway.metrics import Board
 from gateway.overload import Overload
 from gateway.snapshot import RouteEntry, Snapshot
+from gateway.timeouts import TIMEOUT_HEADER
 from gateway.trips import Trip
 from routing import routing_key
 
@@ -37,12 +38,14 @@ class Guards:
         key = routing_key(entry.route, request.headers) if entry is not None else None
         return not self.overload.admits(key, request.client)
 
-    def tried(self, entry: RouteEntry, snapshot: Snapshot, limit: Limit, tried: Tried) -> None:
-        """Note one try of a version, with its limit."""
+    def tried(self, entry: RouteEntry, snapshot: Snapshot, limit: Limit, tried: Tried, work: Work) -> None:
+        """Note what a version made of a request in the end, with its limit."""
         route = entry.route
         if tried.outcome == "served":
             limit.served(tried.took_us)
         elif tried.error_code == DeadlineExceeded.code:
+            if TIMEOUT_HEADER in work.headers:
+                return  # whose haste that was is not for the version to answer for
             limit.late()
         limit.slowdown = route.slowdown
         if not limit.watched:

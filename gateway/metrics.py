@@ -51,6 +51,7 @@ class Slot(IntEnum):
     RECORDS_LOST = 20
     LOSSES_RECORDED = 21
     REFUSED_UNRECORDED = 22
+    RETRIES_REFUSED = 23
     SHADOW_DROPPED_OVERLOAD = 44
     SHED = 45
     CONNECTIONS_REFUSED = 46
@@ -60,7 +61,15 @@ COUNTERS = frozenset(
     slot
     for slot in Slot
     if slot.name.startswith("SHADOW_DROPPED_")
-    or slot in (Slot.RECORDS_LOST, Slot.LOSSES_RECORDED, Slot.REFUSED_UNRECORDED, Slot.SHED, Slot.CONNECTIONS_REFUSED)
+    or slot
+    in {
+        Slot.RECORDS_LOST,
+        Slot.LOSSES_RECORDED,
+        Slot.REFUSED_UNRECORDED,
+        Slot.RETRIES_REFUSED,
+        Slot.SHED,
+        Slot.CONNECTIONS_REFUSED,
+    }
 )
 
 
@@ -88,6 +97,21 @@ METRICS = {
     ),
     "pointsman_diversions_total": Metric(
         "counter", "Requests that the brake sent to another version.", ("model", "intended", "version")
+    ),
+    "pointsman_retries_total": Metric(
+        "counter", "Tries that were made again on the same version.", ("model", "version")
+    ),
+    "pointsman_retries_refused_total": Metric(
+        "counter", "Tries that were not made again, because too many were under way.", ("worker",)
+    ),
+    "pointsman_backend_ejections_total": Metric(
+        "counter", "How often a backend was left out because it failed again and again.", ("worker", "model", "version")
+    ),
+    "pointsman_backends_ejected": Metric(
+        "gauge", "Backends that are left out because they failed.", ("worker", "model", "version")
+    ),
+    "pointsman_backends_unhealthy": Metric(
+        "gauge", "Backends that fail their health checks.", ("worker", "model", "version")
     ),
     "pointsman_stale_requests_total": Metric(
         "counter", "Requests served while the rules could not be checked.", ("model",)

@@ -25,6 +25,7 @@ from gateway.protocols.oip_v2 import OipV2Face
 from gateway.shadow import Shadows
 from gateway.sink import Sink
 from gateway.snapshot import Rules
+from gateway.standings import Standings, standings_path
 from gateway.stores.rules_redis import RedisRules
 from gateway.tasks import Tasks
 from gateway.trips import trips_path, write_trips
@@ -51,7 +52,9 @@ async def run_worker(settings: Settings, index: int, listening: socket.socket) -
         stack.push_async_callback(source.close)
         client = upstream_client(settings)
         stack.push_async_callback(client.close)
-        factory = executor_factory(settings, client, stack)
+        standings = Standings(standings_path(settings.data_dir / "run", index))
+        stack.callback(standings.close)
+        factory = executor_factory(settings, client, stack, standings)
         rules = Rules(source, factory, settings.data_dir / "rules", board, settings.rules, f"{settings.gateway}/{name}")
         stack.push_async_callback(rules.close)
         stack.push_async_callback(tasks.cancel)

@@ -97,7 +97,8 @@ class Brake(Struct, frozen=True, forbid_unknown_fields=True):
 class Route(Struct, frozen=True, forbid_unknown_fields=True):
     """The routing rules of one model. Weights and samples are integer basis points.
 
-    A version of weight 0 serves nobody but stays loaded, so that raising it later takes effect at once.
+    A version of weight 0 serves nobody but stays loaded, so that raising it later takes effect at once. `retries` is
+    how often a request may be tried again on the same version, `idempotent` that a backend may see it twice.
     """
 
     model: ModelName
@@ -112,6 +113,8 @@ class Route(Struct, frozen=True, forbid_unknown_fields=True):
     fallback: tuple[VersionName, ...] = ()
     client_versions: Literal["allow", "deny"] = "allow"
     timeout_ms: Annotated[int, Meta(ge=1, le=3_600_000)] = 30_000
+    idempotent: bool = False
+    retries: Annotated[int, Meta(ge=0, le=3)] = 1
     capture: Capture = Capture()
     brake: Brake | None = None
     slowdown: Annotated[int, Meta(ge=2, le=1_000)] | None = 10

@@ -76,6 +76,11 @@ class OnnxExecutor:
         self._queued = dict.fromkeys(pools, 0)
         self._why = "not prepared yet"
 
+    @property
+    def active(self) -> int:
+        """Nothing is under way elsewhere."""
+        return 0
+
     async def prepare(self) -> None:
         """Read, verify, load and warm up the artifact, off the event loop.
 

@@ -38,7 +38,7 @@ from gateway.protocols.oip_v2_tensors import names_of, read_inputs, write_data
 __all__ = ["ROUTES", "STATUS", "OipV2", "OipV2Face", "Target", "parse", "passed_on", "reply_lines"]
 
 _NO_BINARY = "binary tensors are not spoken here; send JSON (in tritonclient and KServe: binary_data=False)"
-_COME_BACK = ("retry-after", "1")
+
 _OURS: Final = frozenset({"content-type", "server-timing", "x-request-id", "x-record-id", "x-model-name"}) | {
     "x-model-version",
     "x-model-digest",
@@ -53,6 +53,7 @@ STATUS: Final[Mapping[str, int]] = {
     "malformed_request": 400,
     "malformed_body": 400,
     "invalid_input": 400,
+    "invalid_header": 400,
     "version_not_allowed": 403,
     "unknown_model": 404,
     "unknown_version": 404,
@@ -123,10 +124,14 @@ class OipV2:
         return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
     def render_error(self, error: GatewayError) -> Rendered:
-        """Return `{"error": …}` with the status of the error's code, and Allow or Retry-After where one belongs."""
-        more: Headers = (("allow", ", ".join(error.allowed)),) if isinstance(error, MethodNotAllowed) else ()
-        if isinstance(error, Overloaded):
-            more = (_COME_BACK,)
+        """Return `{"error": …}` with the status of the error's code, Allow where a method is refused, and Retry-After
+        where a queue is full.
+        """
+        more: Headers = ()
+        if isinstance(error, MethodNotAllowed):
+            more = (("allow", ", ".join(error.allowed)),)
+        elif isinstance(error, Overloaded):
+            more = (("retry-after", str(error.retry_after_s)),)
         return Rendered(STATUS.get(error.code, 500), orjson.dumps({"error": error.public}), headers=more)
 
 

@@ -217,6 +217,8 @@ class Preparations:
 class _Unmade:
     """Stands in the place of an executor that could not even be made."""
 
+    active = 0
+
     async def prepare(self) -> None:
         """Not called: the factory has failed already."""
 

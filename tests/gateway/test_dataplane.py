@@ -407,6 +407,32 @@ def test_a_route_time_out_is_a_504_with_a_record(run: Callable[..., None]) -> No
     run(test, {**ROUTE, "timeout_ms": 500})
 
 
+def test_a_caller_may_ask_for_less_time_than_the_route_allows_but_not_for_more(run: Callable[..., None]) -> None:
+    async def test(made: Serving, _: Rules) -> None:
+        for asked_ms, status in (("200", 504), ("999999", 200)):
+            headers = {"x-request-timeout-ms": asked_ms}
+            request = InferRequest("digits", None, headers, BODY, "", time_ns(), monotonic_ns() - 10**9)
+            answer = await made.plane.infer(request, made.protocol)
+            assert (answer.rendered.status, made.kept.records[-1].status) == (status, status)
+        late = InferRequest(
+            "digits", None, {"x-request-timeout-ms": "9999999"}, BODY, "", time_ns(), monotonic_ns() - 31 * 10**9
+        )
+        assert (await made.plane.infer(late, made.protocol)).rendered.status == 504
+
+    run(test)
+
+
+def test_a_time_that_is_no_number_is_refused_by_name_and_recorded(run: Callable[..., None]) -> None:
+    async def test(made: Serving, _: Rules) -> None:
+        answer = await made.infer(headers={"x-request-timeout-ms": "2s"})
+        assert answer.rendered.status == 400
+        assert b"X-Request-Timeout-Ms: expected a whole number of milliseconds" in answer.rendered.body
+        record = made.kept.records[-1]
+        assert (record.outcome, record.error_code, record.attempts) == ("refused", "invalid_header", ())
+
+    run(test)
+
+
 def test_a_shadow_starts_only_when_the_reply_has_left_and_leaves_its_own_record(run: Callable[..., None]) -> None:
     async def test(made: Serving, _: Rules) -> None:
         answer = await made.infer(headers={"x-routing-key": "ann", "x-request-id": "r"})

@@ -126,6 +126,17 @@ def test_failures_of_a_backend_are_the_versions_own(run: Run, failure: ServingEr
     run(test, ROUTE)
 
 
+def test_the_haste_of_callers_brakes_nothing(run: Run) -> None:
+    async def test(made: Serving, _: Rules) -> None:
+        MoodyExecutor.fails = DeadlineExceeded("late")
+        for number in range(60):
+            headers = {"x-routing-key": f"c-{number}", "x-request-timeout-ms": "1000"}
+            await made.infer(headers=headers)
+        assert made.board[Slot.VERSIONS_BRAKED] == 0
+
+    run(test, ROUTE)
+
+
 def test_failures_too_far_apart_brake_nothing(run: Run) -> None:
     async def test(made: Serving, _: Rules) -> None:
         for number in range(40):

@@ -1,5 +1,6 @@
 """The Prometheus book: which record counts where, what boards and recorder add, and that no caller invents a label."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -7,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
@@ -15,6 +17,7 @@ from gateway import __version__
 from gateway.book import BUCKETS, Book
 from gateway.metrics import METRICS, Board, Lag, Sealing, Slot
 from gateway.record import Attempt, Frame, Payload, Record
+from gateway.standings import Standing, standings_path
 
 
 @pytest.fixture
@@ -339,6 +342,33 @@ def test_losses_and_refusals_are_shown_by_worker_and_outlive_it(book: Book, tmp_
     board.close()
 
 
+def test_tries_made_again_on_the_same_version_count_and_a_fallback_does_not(book: Book) -> None:
+    first, again = Attempt("1", "http://a", 400, error="backend_unreachable"), Attempt("1", "http://b", 400, 503)
+    book.observe(_frame(served="2", attempts=(first, again, again, Attempt("2", "http://c", 400, 200))))
+    assert _values(book, "pointsman_retries_total") == {("fraud", "1"): 2}
+
+
+def test_backends_in_trouble_are_told_by_version_and_of_a_dead_worker_only_what_counts_on(
+    book: Book, tmp_path: Path
+) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for worker, pid in ((0, os.getpid()), (1, gone.pid)):
+        board = _board(tmp_path, worker)
+        board.begin()
+        board[Slot.PID] = pid
+        board[Slot.RETRIES_REFUSED] = 7
+        board.close()
+        told = [Standing("fraud", "1", ejected=1, unhealthy=2, ejections=3 + worker)]
+        standings_path(tmp_path, worker).write_bytes(msgspec.json.encode(told))
+    _board(tmp_path, 2).close()
+    label = ("worker-0", "fraud", "1")
+    assert _values(book, "pointsman_backends_ejected") == {label: 1}
+    assert _values(book, "pointsman_backends_unhealthy") == {label: 2}
+    assert _values(book, "pointsman_backend_ejections_total") == {label: 3, ("worker-1", "fraud", "1"): 4}
+    assert _values(book, "pointsman_retries_refused_total") == {("worker-0",): 7, ("worker-1",): 7, ("worker-2",): 0}
+
+
 def test_the_build_is_told(book: Book) -> None:
     [build] = [sample for sample in _samples(book) if sample.name == "pointsman_build_info"]
     assert build.labels["version"] == __version__
@@ -354,8 +384,10 @@ def test_every_figure_of_the_table_is_rendered_with_its_kind_its_help_and_its_la
     book.watch(FixedLag(Lag(records=0, bytes=0, seconds=0.0, corrupt_frames=0)), lambda: Sealing(time.time_ns(), 0))
     book.observe(_frame(role="control", action="audit.erase"))
     book.observe(_frame(intended="2", stale=True, error_code="model_failed"))
+    book.observe(_frame(attempts=(Attempt("1", "http://a", 400, error="backend_unreachable"),) * 2))
     book.observe(_frame(intended="2", reason="brake"))
     book.observe(_frame(role="shadow"))
+    standings_path(tmp_path, 0).write_bytes(b'[{"model": "fraud", "version": "1", "ejections": 1}]')
     text = book.render().decode()
     rendered = {family.name: family for family in text_string_to_metric_families(text)}
     assert set(rendered) == {name.removesuffix("_total") for name in METRICS}

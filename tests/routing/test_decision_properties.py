@@ -25,6 +25,7 @@ from routing import (
     shadows_for,
     unit_digest,
 )
+from routing.hashing import scores, smallest, winner
 from routing.resolve import draw
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -93,6 +94,8 @@ route_documents = st.builds(
         fallback=st.lists(versions, max_size=3, unique=True),
         client_versions=st.sampled_from(["allow", "deny"]),
         timeout_ms=st.integers(1, 3_600_000),
+        idempotent=st.booleans(),
+        retries=st.integers(0, 3),
         capture=captures,
         brake=brakes,
         slowdown=st.none() | st.integers(2, 1_000),
@@ -254,3 +257,10 @@ def test_a_split_whose_sum_is_off_is_refused(document: dict[str, Any], data: st.
     with pytest.raises(DocumentError) as refused:
         parse_route(document)
     assert refused.value.path == "split"
+
+
+@unhurried
+@given(texts, keys, splits(2))
+def test_the_winner_is_the_version_of_the_smallest_score(salt: str, key: str, split: dict[str, int]) -> None:
+    unit = unit_digest(key)
+    assert winner(salt, unit, split) == smallest(scores(salt, unit, split))

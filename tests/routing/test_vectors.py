@@ -25,7 +25,7 @@ from routing import (
     shadows_for,
     unit_digest,
 )
-from routing.hashing import score, scores, winner
+from routing.hashing import score, scores, smallest, winner
 
 CASES = Path(__file__).parent / "cases"
 
