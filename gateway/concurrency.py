@@ -135,7 +135,9 @@ class Limit:
         self._slow_us += self._lasted_us
         self._slow_served += self._served
         if self._slow_us >= _INTERVAL_US:
-            self._lower(max(LEAST, self._slow_served * self._allowed_us() // self._slow_us))
+            # In one step where there was no limit. Later a rate may be low because everything stood still for a moment.
+            least = LEAST if self._held else max(LEAST, self.most * 3 // 4)
+            self._lower(max(least, self._slow_served * self._allowed_us() // self._slow_us))
             self._doubt(self._slow_us)
             self._slow_us = self._slow_served = 0
 
