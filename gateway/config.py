@@ -189,6 +189,9 @@ class Settings(BaseSettings):
     admin_host: Annotated[str, Field(description="address of the admin port")] = "127.0.0.1"
     admin_port: Annotated[Port, Field(description="admin port; 0 takes a free one")] = 8081
     insecure: Annotated[bool, Field(description="allow addresses other than loopback without authentication")] = False
+    profile: Annotated[bool, Field(description="let profilers attach to the processes, and log how (`--profile`)")] = (
+        False
+    )
     workers: Annotated[Whole, Field(ge=1, le=256, description="data workers")] = 2
     redis_url: Annotated[
         Annotated[SecretStr, AfterValidator(_redis_address)] | None,

@@ -41,14 +41,22 @@ class Guards:
     def tried(self, entry: RouteEntry, snapshot: Snapshot, limit: Limit, tried: Tried, work: Work) -> None:
         """Note what a version made of a request in the end, with its limit."""
         route = entry.route
-        if tried.outcome == "served":
-            limit.served(tried.took_us)
-        elif tried.error_code == DeadlineExceeded.code:
-            if TIMEOUT_HEADER in work.headers:
-                return  # whose haste that was is not for the version to answer for
-            limit.late()
-        limit.slowdown = route.slowdown
-        if not limit.watched:
-            self.limits.watch(limit)
+        limited = route.slowdown is not None or limit.watched
+        if not limited and route.brake is None:
+            return
+        late = tried.error_code == DeadlineExceeded.code
+        if late and TIMEOUT_HEADER in work.headers:
+            return  # whose haste that was is not for the version to answer for
+        if limited:
+            self._limit(limit, route.slowdown, tried, late=late)
         if route.brake is not None:
             self.brakes.note(entry, snapshot, tried)
+
+    def _limit(self, limit: Limit, slowdown: int | None, tried: Tried, *, late: bool) -> None:
+        if tried.outcome == "served":
+            limit.served(tried.took_us)
+        elif late:
+            limit.late()
+        limit.slowdown = slowdown
+        if not limit.watched:
+            self.limits.watch(limit)

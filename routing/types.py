@@ -117,7 +117,7 @@ class Route(Struct, frozen=True, forbid_unknown_fields=True):
     retries: Annotated[int, Meta(ge=0, le=3)] = 1
     capture: Capture = Capture()
     brake: Brake | None = None
-    slowdown: Annotated[int, Meta(ge=2, le=1_000)] | None = 10
+    slowdown: Annotated[int, Meta(ge=2, le=1_000)] | None = None
 
 
 class Clause(Struct, frozen=True, forbid_unknown_fields=True, dict=True):

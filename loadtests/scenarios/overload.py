@@ -6,9 +6,10 @@ Twice, half of the time each: in front of a backend of fixed capacity (8 request
 model of about 5 ms in process. Each time the gateway is first asked little (its unloaded time), then as much as 16
 callers without a pause can (its peak), then three times that peak, by so many callers that none waits for another.
 
-The route allows a slowdown of 2 (the default is 10). Pass marks: goodput ≥ 90 % of the peak; p99 of what is served ≤ 3
-× the unloaded; the rest is refused with 503 and says when to come back (Retry-After), nothing else; health and admin
-answer within 100 ms. The load must really have been three times the peak, or nothing is proved.
+The route allows a slowdown of 2 (by default a version has no limit but its bounded queues). Pass marks: goodput ≥ 90 %
+of the peak; p99 of what is served ≤ 3 × the unloaded; the rest is refused with 503 and says when to come back
+(Retry-After), nothing else; health and admin answer within 100 ms. The load must really have been three times the peak,
+or nothing is proved.
 """
 
 from collections.abc import Callable, Mapping
