@@ -53,8 +53,11 @@ class Flight(Struct, eq=False):
     route_us: int = 0
     queue_us: int = 0
 
-    def collect(self, entry: RouteEntry) -> Facts:
-        """Gather the facts that the rules of `entry` look at, and nothing else of the request."""
+    def collect(self, entry: RouteEntry, braked: tuple[str, ...] = ()) -> Facts:
+        """Gather the facts that the rules of `entry` look at, and nothing else of the request.
+
+        `braked` are the versions that the brake diverts from now.
+        """
         headers = self.request.headers
         key = routing_key(entry.route, headers)
         self.facts = Facts(
@@ -66,6 +69,7 @@ class Flight(Struct, eq=False):
             {name: headers[name][:_LONGEST_VALUE] for name in entry.consulted if name in headers}
             if entry.consulted
             else _NO_HEADERS,
+            braked=braked,
         )
         return self.facts
 
@@ -113,7 +117,7 @@ class Flight(Struct, eq=False):
             response=outgoing,
             oip_id=_recordable_id(self.oip_id, policy) if self.oip_id is not None else None,
             asked_version=_cut(request.asked_version) if request.asked_version is not None else None,
-            intended=decision.version if decision is not None else None,
+            intended=decision.intended if decision is not None else None,
             served=self.served,
             digest=self.digest,
             revision=entry.revision if entry is not None else None,
@@ -139,6 +143,7 @@ class Flight(Struct, eq=False):
             trace_id=trace_id_of(request.headers) if "traceparent" in request.headers else None,
             stale=stale,
             kept_headers=_allowed(request.headers, origin.record_headers) if origin.record_headers else _NO_HEADERS,
+            braked=facts.braked if facts is not None else (),
         )
         return record, asked, answered
 
