@@ -66,6 +66,7 @@ class Book:
         self._errors = self._counter("pointsman_errors_total")
         self._fallbacks = self._counter("pointsman_fallbacks_total")
         self._retries = self._counter("pointsman_retries_total")
+        self._diversions = self._counter("pointsman_diversions_total")
         self._stale = self._counter("pointsman_stale_requests_total")
         self._shadows = self._counter("pointsman_shadow_requests_total")
         self._shadow_latency = self._histogram("pointsman_shadow_latency_seconds")
@@ -96,14 +97,18 @@ class Book:
         self._requests.of(model, version, record.outcome).inc()
         self._latency.of(model, version).observe(record.total_us / 1e6)
         for attempt in record.attempts:
-            self._backend_latency.of(model, attempt.version, attempt.backend).observe(attempt.infer_us / 1e6)
+            if attempt.backend:  # else it was never made
+                self._backend_latency.of(model, attempt.version, attempt.backend).observe(attempt.infer_us / 1e6)
         for before, attempt in pairwise(record.attempts):
             if before.version == attempt.version:
                 self._retries.of(model, attempt.version).inc()
         if record.error_code is not None:
             self._errors.of(model, version, record.error_code).inc()
-        if record.served is not None and record.intended is not None and record.served != record.intended:
-            self._fallbacks.of(model, record.intended, record.served).inc()
+        first = record.tried_first
+        if record.served is not None and first is not None and record.served != first:
+            self._fallbacks.of(model, first, record.served).inc()
+        if record.intended is not None and first is not None and first != record.intended:
+            self._diversions.of(model, record.intended, first).inc()
         if record.stale:
             self._stale.of(model).inc()
 
@@ -167,6 +172,7 @@ def _labels(record: Record) -> tuple[str, str]:
         return UNKNOWN_MODEL, NO_VERSION
     if record.served is not None:
         return record.model, record.served
-    if record.intended is None or record.error_code in _ASKED_IN_VAIN:
+    first = record.tried_first
+    if first is None or record.error_code in _ASKED_IN_VAIN:
         return record.model, NO_VERSION
-    return record.model, record.intended
+    return record.model, first

@@ -62,6 +62,9 @@ class LimitSettings(Group):
     send_seconds: Annotated[
         Decimal, Field(gt=0, description="how long a caller may take nothing of its reply before it is cut off")
     ] = 30.0
+    max_connections: Annotated[
+        Whole, Field(ge=1, description="connections of callers open at once, for each worker; above it 503")
+    ] = 10_000
 
 
 class TlsSettings(Group):
@@ -129,6 +132,17 @@ class ShadowSettings(Group):
     max_in_flight: Annotated[Whole, Field(ge=0, description="copies running at once; above it they are dropped")] = 64
     max_body_bytes: Annotated[Whole, Field(ge=0, description="larger requests are not copied")] = 2**20
     timeout_ms: Annotated[Whole, Field(ge=1, description="deadline of one copy, from when it starts")] = 5_000
+
+
+class OverloadSettings(Group):
+    """When a worker has too much to do, and lets go of some of it."""
+
+    lag_ms: Annotated[
+        Decimal, Field(gt=0, description="requests are shed while every turn of the event loop takes longer than this")
+    ] = 30.0
+    max_in_flight: Annotated[
+        Whole, Field(ge=1, description="or while a worker has more requests than this in flight")
+    ] = 5_000
 
 
 class RulesSettings(Group):
@@ -200,6 +214,7 @@ class Settings(BaseSettings):
     onnx: OnnxSettings = OnnxSettings()
     upstream: UpstreamSettings = UpstreamSettings()
     shadow: ShadowSettings = ShadowSettings()
+    overload: OverloadSettings = OverloadSettings()
     audit: AuditSettings = AuditSettings()
     rules: RulesSettings = RulesSettings()
     shutdown: ShutdownSettings = ShutdownSettings()

@@ -66,6 +66,7 @@ async def run_control(settings: Settings, listening: socket.socket) -> int:
         tasks.start("rules store", watch.run())
         tasks.start("archivist", plane.archivist.run())
         tasks.start("confirmations", plane.confirmations.run())
+        tasks.start("brakes", plane.braking.run())
         tasks.start("retention", parts.pruning.run())
         stop = asyncio.Event()
         on_sigterm(stop.set)

@@ -244,7 +244,7 @@ class DeadlineExceeded(ServingError):
 
 
 class Overloaded(ServingError):
-    """A bounded queue is full.
+    """More is asked than can be done in time: of a version, a worker, or a queue. Come back a little later.
 
     `retry_after_s` is when to come again, in seconds.
     """

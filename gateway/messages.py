@@ -83,7 +83,8 @@ class Rendered(Struct, frozen=True):
 class Answer(Struct):
     """What the data plane answers: the rendered reply and what a protocol says about it in its headers.
 
-    Times are in µs. `launch_shadows` is called by the wire when the reply has left.
+    Times are in µs. Of a request without a record, `record_id` is empty, and `request_id` unless the caller named one.
+    `launch_shadows` is called by the wire when the reply has left.
     """
 
     rendered: Rendered

@@ -17,6 +17,7 @@ from gateway.config import Settings
 from gateway.control_records import loss_record
 from gateway.dataplane import DataPlane
 from gateway.flight import Origin
+from gateway.guards import Guards
 from gateway.journal import Journal
 from gateway.journal.space import Space
 from gateway.metrics import Board, Slot, board_path
@@ -28,6 +29,7 @@ from gateway.snapshot import Rules
 from gateway.standings import Standings, standings_path
 from gateway.stores.rules_redis import RedisRules
 from gateway.tasks import Tasks
+from gateway.trips import trips_path, write_trips
 from gateway.wire.asgi import AsgiFace
 from gateway.wire.port import Port
 from gateway.wire.serving import serve_data_until
@@ -59,18 +61,23 @@ async def run_worker(settings: Settings, index: int, listening: socket.socket) -
         rules = Rules(source, factory, settings.data_dir / "rules", board, settings.rules, f"{settings.gateway}/{name}")
         stack.push_async_callback(rules.close)
         stack.push_async_callback(tasks.cancel)
-        shadows = Shadows(settings.shadow, sink, board)
+        trips = trips_path(settings.data_dir / "run", f"worker-{index}")
+        write_trips(trips, ())  # those of the process before ended with it
+        guards = Guards(board, settings.overload, partial(write_trips, trips))
+        shadows = Shadows(settings.shadow, sink, board, guards.overload)
         origin = Origin(settings.gateway, name, settings.audit.record_headers)
         lines = logs.RequestLines(settings.log_level, gateway=settings.gateway, worker=name)
         stack.callback(lines.flush)
-        plane = DataPlane(rules, sink, shadows, board, origin, lines)
+        plane = DataPlane(rules, sink, shadows, board, origin, lines, guards)
         stop = asyncio.Event()
         begin_drain = _drain(plane, board, stop, settings.shutdown.notice_seconds)
         on_sigterm(begin_drain)
         tasks.start("rules", _follow(rules))
         tasks.start("readiness", _show_readiness(plane, sink, board, begin_drain))
+        guards.overload.start()
+        stack.callback(guards.overload.stop)
         face = OipV2Face(plane)
-        port = Port(face, AsgiFace(face.handle, settings.limits.max_body_bytes), settings.limits)
+        port = Port(face, AsgiFace(face.handle, settings.limits.max_body_bytes), settings.limits, board)
         await serve_data_until(stop, port, listening, settings.tls, settings.shutdown.drain_seconds)
         await shadows.drain(_SHADOW_DRAIN_SECONDS)
         return 1 if sink.failed else 0
@@ -123,6 +130,7 @@ async def _show_readiness(plane: DataPlane, sink: Sink, board: Board, begin_drai
     """Keep the board's READY slot true to the data plane; a worker whose journal failed makes way for a new one."""
     while not plane.stopping:
         board[Slot.READY] = int(plane.ready())
+        plane.look()
         if sink.failed:
             begin_drain()
         await asyncio.sleep(_READINESS_SECONDS)

@@ -38,6 +38,7 @@ from gateway.protocols.oip_v2_tensors import names_of, read_inputs, write_data
 __all__ = ["ROUTES", "STATUS", "OipV2", "OipV2Face", "Target", "parse", "passed_on", "reply_lines"]
 
 _NO_BINARY = "binary tensors are not spoken here; send JSON (in tritonclient and KServe: binary_data=False)"
+
 _OURS: Final = frozenset({"content-type", "server-timing", "x-request-id", "x-record-id", "x-model-name"}) | {
     "x-model-version",
     "x-model-digest",
@@ -229,6 +230,9 @@ def reply_lines(answer: Answer) -> str:
     content_type = answer.rendered.content_type
     if "\n" in content_type or "\r" in content_type:
         raise ValueError("the content type of an answer has a line break in it")
+    if not answer.record_id:
+        named = f"x-request-id: {answer.request_id}\r\n" if answer.request_id else ""
+        return f"content-type: {content_type}\r\n{named}"
     decided = _decided(answer.model, answer.served, answer.digest, answer.revision, answer.reason, answer.cohort)
     return (
         f"content-type: {content_type}\r\nx-request-id: {answer.request_id}\r\nx-record-id: {answer.record_id}\r\n"

@@ -24,6 +24,7 @@ from gateway.examples import digit_samples, digits_folder
 from gateway.executors.onnx import OnnxExecutor
 from gateway.flight import Origin
 from gateway.gauges import BoardFolder
+from gateway.guards import Guards
 from gateway.logs import RequestLines
 from gateway.messages import Answer, InferRequest, Result, Work
 from gateway.metrics import Board, Slot
@@ -108,6 +109,8 @@ class HeldExecutor(OnnxExecutor):
 class Serving:
     """A data plane and what the tests look at beside it."""
 
+    guards: Guards
+
     def __init__(self, plane: DataPlane, kept: Kept, board: Board, shadows: Shadows, control: ControlPlane) -> None:
         self.plane, self.kept, self.board, self.shadows, self.control = plane, kept, board, shadows, control
         self.protocol = OipV2()
@@ -161,12 +164,14 @@ async def serving(
     await control.put_cohort("beta", b'{"name": "beta", "keys": ["bea"]}', None, origin)
     rules = Rules(store, executor_for, folder / "rules", board, RulesSettings(), "gateway/w0")
     kept = Kept()
-    shadows = Shadows(shadow or ShadowSettings(), kept, board)
-    plane = DataPlane(rules, kept, shadows, board, Origin("gateway", "w0"), RequestLines("info"))
+    guards = Guards(board)
+    shadows = Shadows(shadow or ShadowSettings(), kept, board, guards.overload)
+    plane = DataPlane(rules, kept, shadows, board, Origin("gateway", "w0"), RequestLines("info"), guards)
     await rules.start()
     following = asyncio.create_task(rules.run())
     try:
         made = Serving(plane, kept, board, shadows, control)
+        made.guards = guards
         await made.put(route, rules)
         yield made, rules
     finally:

@@ -108,6 +108,28 @@ def test_a_fallback_counts_under_both_versions_and_every_try_under_its_own(book:
     }
 
 
+def test_a_diversion_by_the_brake_counts_for_the_version_that_was_tried_instead(book: Book) -> None:
+    book.observe(_frame(intended="2", reason="brake"))
+    failed = (Attempt("1", "onnx", 9, None, "model_failed"),)
+    book.observe(_frame(intended="2", reason="brake", served=None, outcome="failed", attempts=failed))
+    assert _values(book, "pointsman_diversions_total") == {("fraud", "2", "1"): 2}
+    assert _values(book, "pointsman_requests_total") == {("fraud", "1", "served"): 1, ("fraud", "1", "failed"): 1}
+    assert _values(book, "pointsman_fallbacks_total") == {}
+
+
+def test_a_fallback_after_a_diversion_counts_from_the_version_that_was_tried_instead(book: Book) -> None:
+    tries = (Attempt("3", "onnx", 900, None, "model_failed"), Attempt("1", "onnx", 100, 200))
+    book.observe(_frame(intended="2", reason="brake", attempts=tries))
+    assert _values(book, "pointsman_diversions_total") == {("fraud", "2", "3"): 1}
+    assert _values(book, "pointsman_fallbacks_total") == {("fraud", "3", "1"): 1}
+
+
+def test_a_try_that_was_not_made_has_no_latency(book: Book) -> None:
+    tries = (Attempt("2", "", 0, None, "overloaded"), Attempt("1", "onnx", 100, 200))
+    book.observe(_frame(intended="2", attempts=tries))
+    assert _values(book, "pointsman_backend_latency_seconds_count") == {("fraud", "1", "onnx"): 1}
+
+
 def test_a_refusal_before_any_decision_has_no_version(book: Book) -> None:
     book.observe(_frame(served=None, intended=None, outcome="refused", error_code="malformed_body", attempts=()))
     assert _values(book, "pointsman_requests_total") == {("fraud", "_none", "refused"): 1}
@@ -197,6 +219,12 @@ def test_the_board_of_a_living_worker_is_shown(book: Book, tmp_path: Path) -> No
         Slot.RULES_ALARM: 1,
         Slot.VERSIONS_LOADED: 3,
         Slot.SHADOW_DROPPED_BODY_SIZE: 4,
+        Slot.SHED: 9,
+        Slot.CONNECTIONS_REFUSED: 8,
+        Slot.CONNECTIONS: 12,
+        Slot.LOOP_LAG_US: 1_500,
+        Slot.LIMITS_IN_FORCE: 2,
+        Slot.VERSIONS_BRAKED: 1,
     }.items():
         board[slot] = value
     worker = ("worker-0",)
@@ -206,6 +234,12 @@ def test_the_board_of_a_living_worker_is_shown(book: Book, tmp_path: Path) -> No
     assert _values(book, "pointsman_rules_revision") == {worker: 41}
     assert _values(book, "pointsman_rules_alarm") == {worker: 1}
     assert _values(book, "pointsman_versions_loaded") == {worker: 3}
+    assert _values(book, "pointsman_shed_requests_total") == {worker: 9}
+    assert _values(book, "pointsman_connections_refused_total") == {worker: 8}
+    assert _values(book, "pointsman_open_connections") == {worker: 12}
+    assert _values(book, "pointsman_loop_lag_seconds") == {worker: 0.0015}
+    assert _values(book, "pointsman_versions_limited") == {worker: 2}
+    assert _values(book, "pointsman_versions_braked") == {worker: 1}
     assert 5 <= _values(book, "pointsman_rules_age_seconds")[worker] < 60
     dropped = _values(book, "pointsman_shadow_dropped_total")
     assert dropped == {
@@ -213,6 +247,7 @@ def test_the_board_of_a_living_worker_is_shown(book: Book, tmp_path: Path) -> No
         ("worker-0", "body_size"): 4,
         ("worker-0", "not_ready"): 0,
         ("worker-0", "stopping"): 0,
+        ("worker-0", "overload"): 0,
     }
     board[Slot.IN_FLIGHT] = 6
     assert _values(book, "pointsman_in_flight_requests") == {worker: 6}
@@ -350,6 +385,7 @@ def test_every_figure_of_the_table_is_rendered_with_its_kind_its_help_and_its_la
     book.observe(_frame(role="control", action="audit.erase"))
     book.observe(_frame(intended="2", stale=True, error_code="model_failed"))
     book.observe(_frame(attempts=(Attempt("1", "http://a", 400, error="backend_unreachable"),) * 2))
+    book.observe(_frame(intended="2", reason="brake"))
     book.observe(_frame(role="shadow"))
     standings_path(tmp_path, 0).write_bytes(b'[{"model": "fraud", "version": "1", "ejections": 1}]')
     text = book.render().decode()

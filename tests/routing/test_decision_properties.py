@@ -79,6 +79,9 @@ captures = optional(
     max_bytes=st.integers(0, 16 * 2**20),
     redact=st.just(["/a/~1b/0", "/é"]),
 )
+brakes = st.none() | st.integers(1, 10_000).flatmap(
+    lambda of: st.fixed_dictionaries({"failures": st.integers(1, of), "of": st.just(of)})
+)
 route_documents = st.builds(
     lambda model, split, rest: {"model": model, "split": split, **rest},
     names,
@@ -94,6 +97,8 @@ route_documents = st.builds(
         idempotent=st.booleans(),
         retries=st.integers(0, 3),
         capture=captures,
+        brake=brakes,
+        slowdown=st.none() | st.integers(2, 1_000),
     ),
 )
 routes = route_documents.map(parse_route)

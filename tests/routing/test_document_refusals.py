@@ -174,7 +174,7 @@ def test_the_canonical_json_has_every_field_and_one_order_of_keys() -> None:
         b'{"model":"fraud","salt":"fraud","split":{"a":6000,"b":4000},"key":[{"header":"x-routing-key"}],"pins":[],'
         b'"shadows":[],"fallback":[],"client_versions":"allow","timeout_ms":30000,'
         b'"idempotent":false,"retries":1,'
-        b'"capture":{"request":"full","response":"full","max_bytes":65536,"redact":[]}}'
+        b'"capture":{"request":"full","response":"full","max_bytes":65536,"redact":[]},"brake":null,"slowdown":null}'
     )
 
 
