@@ -11,7 +11,7 @@ from gateway.metrics import Board, Slot, board_path
 from gateway.ports import Batch, Filter
 from gateway.stores.audit_sqlite import SqliteAudit
 from tests.gateway.evidence.sealed.tampering.raw import Store
-from tests.gateway.evidence.sealed.world import House, damage_a_frame, days_ago, live, noon_ns
+from tests.gateway.evidence.sealed.world import House, damage_a_frame, dawn_ns, days_ago, live
 
 FILTER = Filter()
 TODAY, BEFORE = days_ago(0), days_ago(250)
@@ -112,7 +112,7 @@ def test_what_was_pruned_is_accounted_for(house: House, chance: random.Random) -
 
 
 def test_what_was_served_without_a_record_is_lost(house: House, chance: random.Random) -> None:
-    at_ns = noon_ns(TODAY)
+    at_ns = dawn_ns(TODAY)
     for count, first in ((5, at_ns), (3, at_ns + 10**9)):
         house.journal("w0").append(loss_record("g", "w0", count, first, first + 10), b"", b"")
     house.ship(TODAY)
@@ -146,7 +146,7 @@ def test_times_bound_what_is_counted(house: House, chance: random.Random) -> Non
         house.serve("w0", 6, chance, day)
         house.ship(day)
     house.serve("w0", 2, chance, TODAY)
-    start = noon_ns(TODAY) - day_ns // 2
+    start = dawn_ns(TODAY)
     unbounded = of(account(house), "w0")
 
     today = of(account(house, since_ns=start), "w0")

@@ -51,8 +51,9 @@ def days_ago(days: int) -> str:
     return (datetime.now(UTC).date() - timedelta(days=days)).isoformat()
 
 
-def noon_ns(day: str) -> int:
-    return int(datetime.fromisoformat(f"{day}T12:00:00+00:00").timestamp()) * 10**9
+def dawn_ns(day: str) -> int:
+    """Return when a day begins (Unix ns): at any hour of today that is past, as everything recorded has to be."""
+    return int(datetime.fromisoformat(f"{day}T00:00:00+00:00").timestamp()) * 10**9
 
 
 class House:
@@ -103,7 +104,7 @@ class House:
         journal, made = self.journal(worker), []
         for _ in range(count):
             self._served += 1
-            record, request, response = self.new_record(worker, chance, noon_ns(day) + self._served * 1_000_000)
+            record, request, response = self.new_record(worker, chance, dawn_ns(day) + self._served * 1_000_000)
             journal.append(record, request, response)
             made.append(record)
             if chance.random() < 0.1:
