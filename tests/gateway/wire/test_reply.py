@@ -7,8 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.wire import reply
+from gateway.wire import reply as reading
 from gateway.wire.reply import MAX_HEAD_BYTES, MAX_HEADERS, MAX_INTERIM, NotHttp, ReplyReader, TooLarge
+from tests.fuzzing import fuzzed
 
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 LENGTH = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"
@@ -300,6 +301,7 @@ def _pieces_of(data: bytes, cuts: Sequence[int]) -> list[bytes]:
 
 
 @given(_replies(), st.lists(st.integers(0, 10_000), max_size=12), st.booleans(), st.booleans())
+@fuzzed(100)
 @example(LENGTH + b"ok\r\n", [len(LENGTH) + 3], False, False)
 @example(CHUNKED + b"2\r\nok\r\n0\r\nx-t: 1\r\n\r\n", list(range(90)), False, False)
 @example(LENGTH + b"okHTTP/1.1 200 OK\r\n\r\n", [len(LENGTH) + 1], True, False)
@@ -312,6 +314,7 @@ def test_verdict_is_the_same_however_the_bytes_are_cut(
 
 
 @given(_replies(), st.integers(0, 400), st.integers(0, 255), st.lists(st.integers(0, 10_000), max_size=6))
+@fuzzed(100)
 def test_verdict_is_the_same_however_the_bytes_are_cut_when_one_is_wrong(
     reply: bytes, place: int, byte: int, cuts: list[int]
 ) -> None:
@@ -321,6 +324,7 @@ def test_verdict_is_the_same_however_the_bytes_are_cut_when_one_is_wrong(
 
 
 @given(st.lists(st.binary(min_size=1, max_size=60), max_size=6), st.booleans())
+@fuzzed(100)
 def test_nothing_but_a_verdict_comes_of_any_bytes(pieces: list[bytes], head_only: bool) -> None:
     assert read(pieces, head_only=head_only, ends=True)[0] in {"incomplete", "complete", "NotHttp", "TooLarge"}
 
@@ -351,7 +355,7 @@ def test_a_head_that_has_come_before_is_read_as_it_was_the_first_time(
 ) -> None:
     for head, body, head_only, limit in replies:
         known = read([head + body], head_only, limit)
-        reply._heads.clear()
+        reading._heads.clear()
         assert read([head + body], head_only, limit) == known
         read([HEADS[0] + b"ok"])
         read([HEADS[2] + b"ok"])
