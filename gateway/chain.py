@@ -27,7 +27,7 @@ def link(previous: bytes, sequence: int, sealed: bytes | memoryview) -> bytes:
     """Return the chain (32 bytes) after record `sequence`, whose sealed part is `sealed`; `previous` is the one
     before.
     """
-    return sha256(b"".join((previous, sequence.to_bytes(8, "big"), sealed))).digest()
+    return sha256(previous + sequence.to_bytes(8, "big") + sealed).digest()
 
 
 def leaf(journal: str, sequence: int, chain: bytes) -> bytes:

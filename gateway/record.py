@@ -44,7 +44,7 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
     error: str | None = None
 
 
-class Record(Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Record(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """Request X was served by version Y, because Z.
 
     Ids: `record_id` is ours, a UUIDv7; `request_id` is the caller's name for the request (else the record id);
@@ -109,7 +109,7 @@ class Record(Struct, frozen=True, omit_defaults=True, kw_only=True):
     details: Mapping[str, Any] = {}
 
 
-class Frame(Struct, frozen=True):
+class Frame(Struct, frozen=True, gc=False):
     """A record as it stands in a journal: its place in that journal's gapless sequence, its sealed bytes and its parts.
 
     `previous` is the chain before it and `chain` the one after it (`gateway.chain`, 32 bytes each), `sealed` the very
