@@ -32,7 +32,7 @@ def link(previous: bytes, sequence: int, sealed: bytes | memoryview) -> bytes:
 
 def leaf(journal: str, sequence: int, chain: bytes) -> bytes:
     """Return the hash of a record as a leaf of its batch's tree: it says which record stands where in which journal."""
-    return sha256(b"".join((b"\0", journal.encode(), b"\0", sequence.to_bytes(8, "big"), chain))).digest()
+    return sha256(b"\0" + journal.encode() + b"\0" + sequence.to_bytes(8, "big") + chain).digest()
 
 
 def node(left: bytes, right: bytes) -> bytes:
