@@ -15,6 +15,7 @@ from gateway.config import Settings
 from gateway.errors import ArtifactInvalid, SettingsError
 from gateway.executors.http import HttpExecutor
 from gateway.ports import AuditStore, Executor, ExecutorFactory, UpstreamClient
+from gateway.standings import Standings
 from gateway.stores.audit_sqlite import SqliteAudit
 from gateway.wire.client import PooledClient
 from gateway.wire.trust import trust
@@ -60,14 +61,20 @@ def upstream_client(settings: Settings) -> UpstreamClient:
     upstream = settings.upstream
     return PooledClient(
         max_connections=upstream.max_connections,
+        queue_depth=upstream.queue_depth,
         keepalive_seconds=upstream.keepalive_seconds,
         connect_timeout_ms=upstream.connect_timeout_ms,
         tls=trust(upstream.tls_ca, upstream.tls_cert, upstream.tls_key),
     )
 
 
-def executor_factory(settings: Settings, client: UpstreamClient, stack: AsyncExitStack) -> ExecutorFactory:
-    """Return what makes the executor of a version; its thread pools end with `stack`."""
+def executor_factory(
+    settings: Settings, client: UpstreamClient, stack: AsyncExitStack, standings: Standings | None = None
+) -> ExecutorFactory:
+    """Return what makes the executor of a version; its thread pools end with `stack`.
+
+    `standings` are told of backends in trouble.
+    """
     pools = {
         lane: ThreadPoolExecutor(settings.onnx.pool_threads, thread_name_prefix=f"onnx-{lane}")
         for lane in ("primary", "shadow")
@@ -77,7 +84,7 @@ def executor_factory(settings: Settings, client: UpstreamClient, stack: AsyncExi
 
     def make(manifest: Manifest) -> Executor:
         if manifest.backend.http is not None:
-            return HttpExecutor(manifest, client)
+            return HttpExecutor(manifest, client, standings)
         if OnnxExecutor is None:
             raise ArtifactInvalid("ONNX versions need onnxruntime: pip install 'pointsman[onnx]'")
         return OnnxExecutor(manifest, settings.onnx, pools)

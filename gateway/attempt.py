@@ -8,7 +8,7 @@ from time import monotonic_ns
 
 from msgspec import Struct
 
-from gateway.errors import BackendStatus, GatewayError, InternalError, ServingError, VersionNotReady
+from gateway.errors import BackendStatus, GatewayError, InternalError, Overloaded, ServingError, VersionNotReady
 from gateway.logs import logger
 from gateway.messages import Rendered, Work
 from gateway.ports import InferProtocol
@@ -29,11 +29,22 @@ class Tried(Struct):
     queue_us: int
 
     @property
+    def took_us(self) -> int:
+        """Time until it answered or failed, waiting for its turn included, in µs."""
+        return self.attempt.infer_us + self.queue_us
+
+    @property
     def may_fall_back(self) -> bool:
         """Whether another version may be tried: the version failed, and not by judging the request itself."""
         if self.error is not None:
             return isinstance(self.error, ServingError)
         return self.attempt.status in FALLBACK_STATUSES
+
+
+def refuse_crowded(version: str, most: int) -> Tried:
+    """Return the try that is not made, because the version has as many requests as it answers in its time."""
+    message = f"version {version} answers no more than {most} requests at once in its usual time; try again shortly"
+    return _failed(version, monotonic_ns(), Overloaded(message))
 
 
 async def attempt(version: str, prepared: PreparedVersion, work: Work, protocol: InferProtocol) -> Tried:

@@ -12,7 +12,7 @@ import threading
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -21,7 +21,7 @@ from prometheus_client.metrics_core import HistogramMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 
 from gateway import __version__
-from gateway.gauges import BoardFolder, board_families, family, lag_families, sealing_families
+from gateway.gauges import BoardFolder, board_families, family, lag_families, sealing_families, standing_families
 from gateway.metrics import METRICS, Lag, Sealing
 from gateway.record import Frame, Record
 
@@ -53,6 +53,7 @@ class Book:
         self._lock = threading.Lock()
         self._recorder: HasLag | None = None
         self._sealing: Callable[[], Sealing] | None = None
+        self._run_folder = run_folder
         self._boards = BoardFolder(run_folder)
         self._registry = CollectorRegistry(auto_describe=False)
         self._requests = _Counted("pointsman_requests_total")
@@ -60,6 +61,8 @@ class Book:
         self._backend_latency = _Timed("pointsman_backend_latency_seconds")
         self._errors = _Counted("pointsman_errors_total")
         self._fallbacks = _Counted("pointsman_fallbacks_total")
+        self._retries = _Counted("pointsman_retries_total")
+        self._diversions = _Counted("pointsman_diversions_total")
         self._stale = _Counted("pointsman_stale_requests_total")
         self._shadows = _Counted("pointsman_shadow_requests_total")
         self._shadow_latency = _Timed("pointsman_shadow_latency_seconds")
@@ -75,12 +78,14 @@ class Book:
         """Count records: all of them or, when anything is raised, none."""
         alike: dict[tuple[object, ...], tuple[Record, list[int]]] = {}
         tries: dict[tuple[str, ...], list[int]] = defaultdict(list)
+        retries: dict[tuple[str, ...], int] = defaultdict(int)
         for frame in frames:
             record = frame.record
             kind = (
                 record.model,
                 record.served,
                 record.intended,
+                record.tried_first,
                 record.outcome,
                 record.role,
                 record.known_model,
@@ -96,12 +101,18 @@ class Book:
             if record.role == "primary":
                 model = record.model if record.known_model else UNKNOWN_MODEL
                 for attempt in record.attempts:
-                    tries[model, attempt.version, attempt.backend].append(attempt.infer_us)
+                    if attempt.backend:  # else it was never made
+                        tries[model, attempt.version, attempt.backend].append(attempt.infer_us)
+                for before, attempt in pairwise(record.attempts):
+                    if before.version == attempt.version:
+                        retries[model, attempt.version] += 1
         with self._lock:
             for record, times_us in alike.values():
                 self._add(record, times_us)
             for labels, times_us in tries.items():
                 self._backend_latency.add(labels, times_us)
+            for labels, count in retries.items():
+                self._retries.add(labels, count)
 
     def _add(self, record: Record, times_us: Sequence[int]) -> None:
         """Count records that are counted alike, `record` and others, which took so long."""
@@ -118,8 +129,11 @@ class Book:
         self._latency.add((model, version), times_us)
         if record.error_code is not None:
             self._errors.add((model, version, record.error_code), count)
-        if record.served is not None and record.intended is not None and record.served != record.intended:
-            self._fallbacks.add((model, record.intended, record.served), count)
+        first = record.tried_first
+        if record.served is not None and first is not None and record.served != first:
+            self._fallbacks.add((model, first, record.served), count)
+        if record.intended is not None and first is not None and first != record.intended:
+            self._diversions.add((model, record.intended, first), count)
         if record.stale:
             self._stale.add((model,), count)
 
@@ -146,11 +160,15 @@ class Book:
         yield self._backend_latency.family()
         yield self._errors.family()
         yield self._fallbacks.family()
+        yield self._retries.family()
+        yield self._diversions.family()
         yield self._stale.family()
         yield self._shadows.family()
         yield self._shadow_latency.family()
         yield self._actions.family()
-        yield from board_families(self._boards.open())
+        boards = self._boards.open()
+        yield from board_families(boards)
+        yield from standing_families(self._run_folder, boards)
         if self._recorder is not None:
             yield from lag_families(self._recorder.lag())
         if self._sealing is not None:
@@ -211,6 +229,7 @@ def _labels(record: Record) -> tuple[str, str]:
         return UNKNOWN_MODEL, NO_VERSION
     if record.served is not None:
         return record.model, record.served
-    if record.intended is None or record.error_code in _ASKED_IN_VAIN:
+    first = record.tried_first
+    if first is None or record.error_code in _ASKED_IN_VAIN:
         return record.model, NO_VERSION
-    return record.model, record.intended
+    return record.model, first

@@ -53,19 +53,22 @@ def capture(
     digest = sha256(body).digest()
     if salt is None:
         salt = os.urandom(SALT_BYTES)
+    head = salt + digest
+    if mode == "full" and not policy.redact and len(body) <= policy.max_bytes:  # nearly always
+        return Payload(len(body), sha256(head + digest).digest(), True), head + body
     if mode != "full":
-        return Payload(len(body), sha256(salt + digest + _NO_DIGEST).digest()), salt + digest
+        return Payload(len(body), sha256(head + _NO_DIGEST).digest()), head
     kept: bytes | None = body
     redacted = False
     if policy.redact:
         kept, redacted = redact(body, policy.redact)
     if kept is None:
-        return Payload(len(body), sha256(salt + digest + _NO_DIGEST).digest(), redacted=True), salt + digest
+        return Payload(len(body), sha256(head + _NO_DIGEST).digest(), redacted=True), head
     cut = kept if len(kept) <= policy.max_bytes else kept[: policy.max_bytes]
     kept_digest = digest if cut is body else sha256(cut).digest()
-    commitment = sha256(salt + digest + kept_digest).digest()
+    commitment = sha256(head + kept_digest).digest()
     payload = Payload(len(body), commitment, True, len(cut) < len(kept), redacted)
-    return payload, salt + digest + cut
+    return payload, head + cut
 
 
 def told(error: GatewayError | None, policy: Capture) -> str | None:

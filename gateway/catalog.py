@@ -64,16 +64,52 @@ class OnnxBackend(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     batching: Batching | None = None
 
 
+class Ejection(Struct, frozen=True, forbid_unknown_fields=True):
+    """When a URL that fails gets no traffic: `after` so many failures in a row (0: never), for `for_ms` times how often
+    it has happened, `most_ms` at most.
+    """
+
+    after: Annotated[int, Meta(ge=0, le=1_000)] = 5
+    for_ms: Annotated[int, Meta(ge=1, le=3_600_000)] = 30_000
+    most_ms: Annotated[int, Meta(ge=1, le=3_600_000)] = 300_000
+
+
+class Health(Struct, frozen=True, forbid_unknown_fields=True):
+    """How each URL is asked whether it is well: every `interval_ms`, at `path` behind the URL.
+
+    Without `path` it is the readiness of the model, as the protocol has it.
+    """
+
+    path: (
+        Annotated[
+            str,
+            Meta(
+                pattern=r"^/[^\s?#]*\Z",
+                max_length=1024,
+                description="a path that begins with /, without query, of at most 1024 characters",
+            ),
+        ]
+        | None
+    ) = None
+    interval_ms: Annotated[int, Meta(ge=10, le=3_600_000)] = 10_000
+    timeout_ms: Annotated[int, Meta(ge=1, le=60_000)] = 2_000
+    unhealthy_after: Annotated[int, Meta(ge=1, le=100)] = 3
+    healthy_after: Annotated[int, Meta(ge=1, le=100)] = 2
+
+
 class HttpBackend(Struct, frozen=True, forbid_unknown_fields=True):
     """A server that speaks the Open Inference Protocol v2 at each of `urls`.
 
-    `model` and `version` are the names *it* knows; by default the model's own name and no version.
+    `model` and `version` are the names *it* knows; by default the model's own name and no version. Without `ejection`
+    its defaults hold; without `health` nothing is asked.
     """
 
     urls: Annotated[tuple[Url, ...], Meta(min_length=1, max_length=64)]
     model: ModelName | None = None
     version: VersionName | None = None
     timeout_ms: Annotated[int, Meta(ge=1, le=3_600_000)] | None = None
+    ejection: Ejection | None = None
+    health: Health | None = None
 
 
 class Backend(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -62,7 +62,7 @@ def columns_of(record: Record) -> Columns:
         record.primary_id,
         record.role,
         record.model,
-        record.served if record.served is not None else record.intended,
+        record.served if record.served is not None else record.tried_first,
         bounded(record.status),
         record.outcome,
         record.reason,

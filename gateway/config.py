@@ -62,6 +62,9 @@ class LimitSettings(Group):
     send_seconds: Annotated[
         Decimal, Field(gt=0, description="how long a caller may take nothing of its reply before it is cut off")
     ] = 30.0
+    max_connections: Annotated[
+        Whole, Field(ge=1, description="connections of callers open at once, for each worker; above it 503")
+    ] = 10_000
 
 
 class TlsSettings(Group):
@@ -101,8 +104,12 @@ class UpstreamSettings(Group):
     """How versions with HTTP backends are called."""
 
     max_connections: Annotated[
-        Whole, Field(ge=1, description="connections per worker to each backend; shadows have as many of their own")
+        Whole,
+        Field(ge=1, description="connections per worker to each backend; shadows and probes have as many of their own"),
     ] = 256
+    queue_depth: Annotated[
+        Whole, Field(ge=1, description="requests that may wait for a connection, per worker and backend; above it 503")
+    ] = 1_024
     keepalive_seconds: Annotated[Decimal, Field(ge=0, description="how long an idle connection is kept")] = 30.0
     connect_timeout_ms: Annotated[Whole, Field(ge=1, description="time to connect, within the request's deadline")] = (
         2_000
@@ -125,6 +132,17 @@ class ShadowSettings(Group):
     max_in_flight: Annotated[Whole, Field(ge=0, description="copies running at once; above it they are dropped")] = 64
     max_body_bytes: Annotated[Whole, Field(ge=0, description="larger requests are not copied")] = 2**20
     timeout_ms: Annotated[Whole, Field(ge=1, description="deadline of one copy, from when it starts")] = 5_000
+
+
+class OverloadSettings(Group):
+    """When a worker has too much to do, and lets go of some of it."""
+
+    lag_ms: Annotated[
+        Decimal, Field(gt=0, description="requests are shed while every turn of the event loop takes longer than this")
+    ] = 30.0
+    max_in_flight: Annotated[
+        Whole, Field(ge=1, description="or while a worker has more requests than this in flight")
+    ] = 5_000
 
 
 class RulesSettings(Group):
@@ -171,6 +189,9 @@ class Settings(BaseSettings):
     admin_host: Annotated[str, Field(description="address of the admin port")] = "127.0.0.1"
     admin_port: Annotated[Port, Field(description="admin port; 0 takes a free one")] = 8081
     insecure: Annotated[bool, Field(description="allow addresses other than loopback without authentication")] = False
+    profile: Annotated[bool, Field(description="let profilers attach to the processes, and log how (`--profile`)")] = (
+        False
+    )
     workers: Annotated[Whole, Field(ge=1, le=256, description="data workers")] = 2
     redis_url: Annotated[
         Annotated[SecretStr, AfterValidator(_redis_address)] | None,
@@ -193,6 +214,7 @@ class Settings(BaseSettings):
     onnx: OnnxSettings = OnnxSettings()
     upstream: UpstreamSettings = UpstreamSettings()
     shadow: ShadowSettings = ShadowSettings()
+    overload: OverloadSettings = OverloadSettings()
     audit: AuditSettings = AuditSettings()
     rules: RulesSettings = RulesSettings()
     shutdown: ShutdownSettings = ShutdownSettings()

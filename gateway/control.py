@@ -21,6 +21,7 @@ from gateway.controlplane import ControlPlane, StoreWatch
 from gateway.evidence.rules_log import RulesLog
 from gateway.gauges import BoardFolder
 from gateway.ports import ExecutorFactory
+from gateway.profiling import permit_profiling
 from gateway.stores.revisions_sqlite import SqliteRevisions
 from gateway.stores.rules_redis import RedisRules
 from gateway.tasks import Tasks
@@ -33,6 +34,8 @@ _WATCH_SECONDS = 0.05
 async def run_control(settings: Settings, listening: socket.socket) -> int:
     """Run the control process until SIGTERM; return its exit code, 1 when its own journal failed."""
     logs.configure(settings.log_level, gateway=settings.gateway, worker="control")
+    if settings.profile:
+        permit_profiling()
     tasks = Tasks()
     async with AsyncExitStack() as stack:
         rules = RedisRules(redis_url(settings))
@@ -63,6 +66,7 @@ async def run_control(settings: Settings, listening: socket.socket) -> int:
         tasks.start("rules store", watch.run())
         tasks.start("archivist", plane.archivist.run())
         tasks.start("confirmations", plane.confirmations.run())
+        tasks.start("brakes", plane.braking.run())
         tasks.start("retention", parts.pruning.run())
         stop = asyncio.Event()
         on_sigterm(stop.set)

@@ -8,26 +8,31 @@ import asyncio
 from collections.abc import Iterator
 from time import monotonic_ns
 
-from gateway.attempt import attempt
+from gateway.attempt import attempt, refuse_crowded
 from gateway.errors import (
     AuditUnavailable,
     ClientClosed,
     GatewayError,
     InternalError,
     NotReady,
+    Overloaded,
     Stopping,
     UnknownModel,
     UnknownVersion,
     VersionNotAllowed,
 )
 from gateway.flight import Flight, Origin, begin
+from gateway.guards import Guards
+from gateway.identity import request_id_of
 from gateway.logs import RequestLines, logger
 from gateway.messages import HUNG_UP, Answer, Headers, InferRequest, Readiness, Rendered, Work
 from gateway.metrics import Board, Slot
 from gateway.ports import InferProtocol, RecordSink
 from gateway.record import Record
+from gateway.retrying import Retries
 from gateway.shadow import Shadows
 from gateway.snapshot import PreparedVersion, RouteEntry, Rules, Snapshot
+from gateway.timeouts import deadline_of
 from routing import Decision, VersionDenied, named_versions, resolve
 
 _LONGEST_NAME = 128
@@ -37,18 +42,30 @@ class DataPlane:
     """Serves the requests of one worker. `stopping` is set once, when the worker begins to drain."""
 
     def __init__(  # noqa: PLR0917 - the composition root names every part it connects
-        self, rules: Rules, sink: RecordSink, shadows: Shadows, board: Board, origin: Origin, lines: RequestLines
+        self,
+        rules: Rules,
+        sink: RecordSink,
+        shadows: Shadows,
+        board: Board,
+        origin: Origin,
+        lines: RequestLines,
+        guards: Guards | None = None,
     ) -> None:
         self._rules = rules
         self._sink = sink
         self._shadows = shadows
         self._board = board
+        self._retries = Retries(board)
         self._origin = origin
         self._lines = lines
+        self._guards = guards if guards is not None else Guards(board)
         self.stopping = False
 
     async def infer(self, request: InferRequest, protocol: InferProtocol) -> Answer:
         """Serve one request and record it. Never raises, but for cancellation: errors are in the answer."""
+        guards = self._guards
+        if guards.overload.pressed and request.refused is None and guards.sheds(request, self._rules.snapshot):
+            return _shed(request, protocol)
         flight = begin(request)
         try:
             self._sink.check()
@@ -90,7 +107,8 @@ class DataPlane:
 
     def _decide(self, flight: Flight, entry: RouteEntry, snapshot: Snapshot) -> Decision:
         started = monotonic_ns()
-        facts = flight.collect(entry)
+        braked = self._guards.brakes.braked(entry) if entry.route.brake is not None else ()
+        facts = flight.collect(entry, braked)
         try:
             decision = resolve(entry.route, snapshot.cohorts, facts)
         except VersionDenied as denied:
@@ -110,18 +128,43 @@ class DataPlane:
         assert entry is not None
         assert snapshot is not None
         route = entry.route
-        deadline_ns = request.started_ns + route.timeout_ms * 1_000_000
-        work = Work(request.body, request.headers, _forward_headers(flight), deadline_ns)
+        deadline_ns = deadline_of(request.headers, request.started_ns, route.timeout_ms)
+        work = Work(request.body, request.headers, _forward_headers(flight), deadline_ns, "primary", route.timeout_ms)
         version, prepared = decision.version, snapshot.versions[route.model, decision.version]
-        tried = await attempt(version, prepared, work, protocol)
-        flight.tried(tried)
-        if tried.outcome != "served" and route.fallback:
-            for other, its in _fallbacks(decision, entry, snapshot):
-                if not tried.may_fall_back or monotonic_ns() >= deadline_ns:
-                    break
-                version, prepared = other, its
-                tried = await attempt(version, prepared, work, protocol)
+        others: Iterator[tuple[str, PreparedVersion]] | None = None
+        while True:
+            limit = prepared.limit
+            if limit.in_flight < limit.most:
+                limit.in_flight += 1
+                try:
+                    tried = await attempt(version, prepared, work, protocol)
+                    flight.tried(tried)
+                    if tried.outcome != "served":
+                        tried = await self._retries.run(
+                            tried,
+                            version=version,
+                            prepared=prepared,
+                            work=work,
+                            protocol=protocol,
+                            route=route,
+                            versions=snapshot.versions,
+                            note=flight.tried,
+                        )
+                finally:
+                    limit.in_flight -= 1
+            else:
+                limit.refused += 1
+                tried = refuse_crowded(version, limit.most)
                 flight.tried(tried)
+            self._guards.tried(entry, snapshot, limit, tried, work)
+            if tried.outcome == "served":
+                break
+            if others is None:
+                others = _fallbacks(decision, entry, snapshot)
+            following = next(others, None) if tried.may_fall_back and monotonic_ns() < deadline_ns else None
+            if following is None:
+                break
+            version, prepared = following
         if tried.rendered is None:
             assert tried.error is not None
             return protocol.render_error(tried.error)
@@ -200,6 +243,10 @@ class DataPlane:
             return False
         return True
 
+    def look(self) -> None:
+        """Let go of what is known of rules that are no longer in force. To be called every moment."""
+        self._guards.brakes.look(self._rules.snapshot)
+
     async def model_ready(self, model: str, version: str | None) -> Readiness:
         """Tell whether a version (or without one: every version that the split can choose) can serve now.
 
@@ -243,6 +290,28 @@ class DataPlane:
         if prepared.problem is not None:
             return Readiness(False, prepared.problem.message)
         return await prepared.executor.ready()
+
+
+def _shed(request: InferRequest, protocol: InferProtocol) -> Answer:
+    """Return the refusal of a request of which nothing was looked at; it has no record, so it has no record id."""
+    error = Overloaded("the gateway has more to do than it can; send the request again a little later")
+    return Answer(
+        rendered=protocol.render_error(error),
+        record_id="",
+        request_id=request_id_of(request.headers, ""),
+        outcome="failed",
+        model=request.model,
+        served=None,
+        digest=None,
+        revision=None,
+        reason=None,
+        cohort=None,
+        route_us=0,
+        queue_us=0,
+        infer_us=0,
+        total_us=0,
+        error=error,
+    )
 
 
 def _why_cancelled(cancelled: asyncio.CancelledError) -> GatewayError:

@@ -14,6 +14,7 @@
     │   ├── MalformedRequest        malformed_request
     │   ├── HeadTooLarge            head_too_large
     │   ├── UnmetExpectation        unmet_expectation
+    │   ├── InvalidHeader           invalid_header
     │   ├── RequestTimeout          request_timeout
     │   └── ClientClosed            client_closed
     ├── ServingError                ours or the version's: the request has *failed*
@@ -55,7 +56,7 @@ Belongs here: what went wrong, in words that say what to do. Never here: status 
 protocol maps codes to its own statuses in one table.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 
 class GatewayError(Exception):
@@ -153,6 +154,12 @@ class UnmetExpectation(RequestError):
     code = "unmet_expectation"
 
 
+class InvalidHeader(RequestError):
+    """A header that the gateway goes by has a value that says nothing to it. The message names the header."""
+
+    code = "invalid_header"
+
+
 class RequestTimeout(RequestError):
     """The request came too slowly: see `limits.head_seconds`, `limits.body_seconds`, `limits.min_body_rate`."""
 
@@ -208,9 +215,14 @@ class ModelFailed(ServingError):
 
 
 class BackendUnreachable(ServingError):
-    """No connection to the backend, or it was cut before an answer."""
+    """No connection to the backend, or it was cut before an answer.
+
+    `progress` says how far it had come: `nothing` of the request had left, the `request` had (all or in part), or the
+    `answer` had begun to come.
+    """
 
     code = "backend_unreachable"
+    progress: Literal["nothing", "request", "answer"] = "answer"
 
 
 class BackendProtocolError(ServingError):
@@ -232,9 +244,13 @@ class DeadlineExceeded(ServingError):
 
 
 class Overloaded(ServingError):
-    """A bounded queue is full."""
+    """More is asked than can be done in time: of a version, a worker, or a queue. Come back a little later.
+
+    `retry_after_s` is when to come again, in seconds.
+    """
 
     code = "overloaded"
+    retry_after_s: int = 1
 
 
 class AuditUnavailable(ServingError):

@@ -53,8 +53,11 @@ class Flight(Struct, eq=False):
     route_us: int = 0
     queue_us: int = 0
 
-    def collect(self, entry: RouteEntry) -> Facts:
-        """Gather the facts that the rules of `entry` look at, and nothing else of the request."""
+    def collect(self, entry: RouteEntry, braked: tuple[str, ...] = ()) -> Facts:
+        """Gather the facts that the rules of `entry` look at, and nothing else of the request.
+
+        `braked` are the versions that the brake diverts from now.
+        """
         headers = self.request.headers
         key = routing_key(entry.route, headers)
         self.facts = Facts(
@@ -66,6 +69,7 @@ class Flight(Struct, eq=False):
             {name: headers[name][:_LONGEST_VALUE] for name in entry.consulted if name in headers}
             if entry.consulted
             else _NO_HEADERS,
+            braked=braked,
         )
         return self.facts
 
@@ -105,15 +109,15 @@ class Flight(Struct, eq=False):
             request_id=self.request_id,
             role="primary",
             received_ns=request.received_ns,
-            model=_cut(request.model),
+            model=entry.route.model if entry is not None else _cut(request.model),
             protocol=protocol,
             outcome=outcome,
             status=rendered.status,
             request=incoming,
             response=outgoing,
-            oip_id=_recordable_id(self.oip_id, policy),
+            oip_id=_recordable_id(self.oip_id, policy) if self.oip_id is not None else None,
             asked_version=_cut(request.asked_version) if request.asked_version is not None else None,
-            intended=decision.version if decision is not None else None,
+            intended=decision.intended if decision is not None else None,
             served=self.served,
             digest=self.digest,
             revision=entry.revision if entry is not None else None,
@@ -136,9 +140,10 @@ class Flight(Struct, eq=False):
             client=request.client,
             gateway=origin.gateway,
             worker=origin.worker,
-            trace_id=trace_id_of(request.headers),
+            trace_id=trace_id_of(request.headers) if "traceparent" in request.headers else None,
             stale=stale,
             kept_headers=_allowed(request.headers, origin.record_headers) if origin.record_headers else _NO_HEADERS,
+            braked=facts.braked if facts is not None else (),
         )
         return record, asked, answered
 
@@ -154,9 +159,9 @@ def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}…"
 
 
-def _recordable_id(oip_id: str | None, policy: Capture) -> str | None:
+def _recordable_id(oip_id: str, policy: Capture) -> str | None:
     """Return the body's own id as the record keeps it: not at all when the policy redacts it, and never without end."""
-    if oip_id is None or "/id" in policy.redact:
+    if "/id" in policy.redact:
         return None
     return oip_id if len(oip_id) <= LONGEST_ID else oip_id[:LONGEST_ID]
 

@@ -12,12 +12,16 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 
 from gateway.metrics import METRICS, Board, Lag, Sealing, Slot
+from gateway.standings import Standing, read_standings
 
 # Of a worker that is gone these are 0, so that an alert can stand on them; its other gauges are left out.
 _ZERO_WHEN_GONE = {
     "pointsman_in_flight_requests": Slot.IN_FLIGHT,
     "pointsman_shadows_in_flight": Slot.SHADOWS_IN_FLIGHT,
     "pointsman_worker_ready": Slot.READY,
+    "pointsman_open_connections": Slot.CONNECTIONS,
+    "pointsman_versions_limited": Slot.LIMITS_IN_FORCE,
+    "pointsman_versions_braked": Slot.VERSIONS_BRAKED,
 }
 _ABSENT_WHEN_GONE = {
     "pointsman_rules_revision": Slot.RULES_REVISION,
@@ -28,6 +32,9 @@ _ABSENT_WHEN_GONE = {
 _COUNTED = {
     "pointsman_records_lost_total": Slot.RECORDS_LOST,
     "pointsman_unrecorded_refusals_total": Slot.REFUSED_UNRECORDED,
+    "pointsman_retries_refused_total": Slot.RETRIES_REFUSED,
+    "pointsman_shed_requests_total": Slot.SHED,
+    "pointsman_connections_refused_total": Slot.CONNECTIONS_REFUSED,
 }
 _DROPPED = {slot: slot.name.removeprefix("SHADOW_DROPPED_").lower() for slot in Slot if "SHADOW_DROPPED_" in slot.name}
 
@@ -36,12 +43,12 @@ class BoardFolder:
     """The boards `worker-<n>.board` of a folder, opened as they appear, by their names without the suffix."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._open: dict[str, tuple[int, Board]] = {}
 
     def open(self) -> Mapping[str, Board]:
         """Return the boards that are there now. They stay open until the next call that no longer finds them."""
-        found = {path.stem: path for path in sorted(self._folder.glob("worker-*.board"))}
+        found = {path.stem: path for path in sorted(self.folder.glob("worker-*.board"))}
         files = {worker: path.stat().st_ino for worker, path in found.items()}
         for worker, (file, board) in tuple(self._open.items()):
             if files.get(worker) != file:
@@ -66,6 +73,8 @@ def board_families(boards: Mapping[str, Board]) -> Iterator[Family]:
         yield family(name, (((worker,), board[slot] if worker in alive else 0) for worker, board in boards.items()))
     for name, slot in _ABSENT_WHEN_GONE.items():
         yield family(name, (((worker,), board[slot]) for worker, board in alive.items()))
+    lags = (((worker,), board[Slot.LOOP_LAG_US] / 1e6) for worker, board in alive.items())
+    yield family("pointsman_loop_lag_seconds", lags)
     checked = {worker: board[Slot.RULES_CHECKED_NS] for worker, board in alive.items()}
     now = time.time_ns()
     ages = (((worker,), max(0, now - at) / 1e9) for worker, at in checked.items() if at)
@@ -74,6 +83,21 @@ def board_families(boards: Mapping[str, Board]) -> Iterator[Family]:
         yield family(name, (((worker,), board[slot]) for worker, board in boards.items()))
     dropped = (((w, why), board[slot]) for w, board in boards.items() for slot, why in _DROPPED.items())
     yield family("pointsman_shadow_dropped_total", dropped)
+
+
+def standing_families(folder: Path, boards: Mapping[str, Board]) -> Iterator[Family]:
+    """Yield how the workers' backends stand; of a worker that is gone, only what counts on."""
+    told = {worker: read_standings(folder / f"{worker}.standings") for worker in boards}
+    now = {worker: standings for worker, standings in told.items() if is_alive(boards[worker][Slot.PID])}
+    yield family("pointsman_backend_ejections_total", _by_version(told, "ejections"))
+    yield family("pointsman_backends_ejected", _by_version(now, "ejected"))
+    yield family("pointsman_backends_unhealthy", _by_version(now, "unhealthy"))
+
+
+def _by_version(told: Mapping[str, list[Standing]], what: str) -> Iterator[tuple[tuple[str, ...], float]]:
+    for worker, standings in told.items():
+        for standing in standings:
+            yield (worker, standing.model, standing.version), getattr(standing, what)
 
 
 def lag_families(lag: Lag) -> Iterator[Family]:

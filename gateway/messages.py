@@ -15,6 +15,7 @@ from gateway.errors import GatewayError, RequestError
 from gateway.record import Outcome
 
 Lane = Literal["primary", "shadow"]
+"""Whose work it is, so that copies can take nothing from requests that somebody waits for."""
 Headers = tuple[tuple[str, str], ...]
 HUNG_UP = "the caller hung up"
 """What the wire says when it cancels the work on a request whose caller is gone (`Task.cancel`'s message)."""
@@ -82,7 +83,8 @@ class Rendered(Struct, frozen=True):
 class Answer(Struct):
     """What the data plane answers: the rendered reply and what a protocol says about it in its headers.
 
-    Times are in µs. `launch_shadows` is called by the wire when the reply has left.
+    Times are in µs. Of a request without a record, `record_id` is empty, and `request_id` unless the caller named one.
+    `launch_shadows` is called by the wire when the reply has left.
     """
 
     rendered: Rendered
@@ -115,13 +117,19 @@ class Tensors(Struct):
 
 
 class Work(Struct):
-    """One execution for an executor. `deadline_ns` is on the monotonic clock. `forward` are headers for a backend."""
+    """One execution for an executor. `deadline_ns` is on the monotonic clock. `forward` are headers for a backend.
+
+    `timeout_ms` is what the route allows for the whole request, 0 where no route does; `avoid` are backends that have
+    failed at it.
+    """
 
     body: bytes
     headers: Mapping[str, str]
     forward: Headers
     deadline_ns: int
     lane: Lane = "primary"
+    timeout_ms: int = 0
+    avoid: tuple[str, ...] = ()
 
 
 class Result(Struct):

@@ -23,6 +23,8 @@ class Slot(IntEnum):
 
     RECORDS_LOST counts records that were served without (`audit.on_full = "serve"`), LOSSES_RECORDED how many of them a
     `records.lost` record tells of, REFUSED_UNRECORDED requests that were refused because no record could be kept.
+    SHED counts requests that were refused because the worker was overloaded, CONNECTIONS_REFUSED connections beyond
+    `limits.max_connections`. LOOP_LAG_US is how long a turn of the event loop took at the last look.
     RULES_CHECKED_NS and RULES_SINCE_NS are Unix time in ns: when the store last confirmed the rules in force, and since
     when they are in force; 0 is never.
     """
@@ -38,6 +40,10 @@ class Slot(IntEnum):
     JOURNAL_SEQUENCE = 8
     RULES_SINCE_NS = 9
     DISK_USED_PERCENT = 10
+    VERSIONS_BRAKED = 40
+    LIMITS_IN_FORCE = 41
+    LOOP_LAG_US = 42
+    CONNECTIONS = 43
     SHADOW_DROPPED_IN_FLIGHT = 16
     SHADOW_DROPPED_BODY_SIZE = 17
     SHADOW_DROPPED_NOT_READY = 18
@@ -45,13 +51,25 @@ class Slot(IntEnum):
     RECORDS_LOST = 20
     LOSSES_RECORDED = 21
     REFUSED_UNRECORDED = 22
+    RETRIES_REFUSED = 23
+    SHADOW_DROPPED_OVERLOAD = 44
+    SHED = 45
+    CONNECTIONS_REFUSED = 46
 
 
 COUNTERS = frozenset(
     slot
     for slot in Slot
     if slot.name.startswith("SHADOW_DROPPED_")
-    or slot in (Slot.RECORDS_LOST, Slot.LOSSES_RECORDED, Slot.REFUSED_UNRECORDED)
+    or slot
+    in {
+        Slot.RECORDS_LOST,
+        Slot.LOSSES_RECORDED,
+        Slot.REFUSED_UNRECORDED,
+        Slot.RETRIES_REFUSED,
+        Slot.SHED,
+        Slot.CONNECTIONS_REFUSED,
+    }
 )
 
 
@@ -77,6 +95,24 @@ METRICS = {
     "pointsman_fallbacks_total": Metric(
         "counter", "Requests served by another version than the rules chose.", ("model", "intended", "served")
     ),
+    "pointsman_diversions_total": Metric(
+        "counter", "Requests that the brake sent to another version.", ("model", "intended", "version")
+    ),
+    "pointsman_retries_total": Metric(
+        "counter", "Tries that were made again on the same version.", ("model", "version")
+    ),
+    "pointsman_retries_refused_total": Metric(
+        "counter", "Tries that were not made again, because too many were under way.", ("worker",)
+    ),
+    "pointsman_backend_ejections_total": Metric(
+        "counter", "How often a backend was left out because it failed again and again.", ("worker", "model", "version")
+    ),
+    "pointsman_backends_ejected": Metric(
+        "gauge", "Backends that are left out because they failed.", ("worker", "model", "version")
+    ),
+    "pointsman_backends_unhealthy": Metric(
+        "gauge", "Backends that fail their health checks.", ("worker", "model", "version")
+    ),
     "pointsman_stale_requests_total": Metric(
         "counter", "Requests served while the rules could not be checked.", ("model",)
     ),
@@ -92,6 +128,16 @@ METRICS = {
     "pointsman_unrecorded_refusals_total": Metric(
         "counter", "Requests refused because no record could be kept.", ("worker",)
     ),
+    "pointsman_shed_requests_total": Metric(
+        "counter", "Requests refused because the worker was overloaded; they leave no record.", ("worker",)
+    ),
+    "pointsman_connections_refused_total": Metric(
+        "counter", "Connections refused because there were too many.", ("worker",)
+    ),
+    "pointsman_open_connections": Metric("gauge", "Connections of callers.", ("worker",)),
+    "pointsman_loop_lag_seconds": Metric("gauge", "How long a turn of the event loop takes.", ("worker",)),
+    "pointsman_versions_limited": Metric("gauge", "Versions with a limit of concurrency in force.", ("worker",)),
+    "pointsman_versions_braked": Metric("gauge", "Versions that the brake diverts from.", ("worker",)),
     "pointsman_in_flight_requests": Metric("gauge", "Requests being served now.", ("worker",)),
     "pointsman_shadows_in_flight": Metric("gauge", "Copies being served now.", ("worker",)),
     "pointsman_worker_ready": Metric("gauge", "1 when the worker takes requests.", ("worker",)),

@@ -53,8 +53,9 @@ class Record(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     Decision: `intended` is the version that the rules chose, `served` the one that answered (None if none did);
     `rule` the path of the deciding rule in the route of revision `revision`; `cohort_revision` the newest revision
     among the cohorts that the route names; `rules_revision` that of the whole snapshot. `unit` is the hex digest D
-    of the routing key (of the record id when not `keyed`) and `headers` the facts that the cohorts consulted; with
-    the revisions they are all that `routing.resolve` needs.
+    of the routing key (of the record id when not `keyed`), `headers` the facts that the cohorts consulted and `braked`
+    the versions that the worker's brake diverted from then; with the revisions they are all that `routing.resolve`
+    needs. Where the brake diverted (reason `brake`), `intended` is the version that the split had drawn.
 
     Times: `received_ns` is Unix time in ns; the latencies are in µs and lie within `total_us`.
 
@@ -107,6 +108,12 @@ class Record(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     actor: str = ""
     comment: str = ""
     details: Mapping[str, Any] = {}
+    braked: tuple[str, ...] = ()
+
+    @property
+    def tried_first(self) -> str | None:
+        """The version that was to answer: the one intended, or where the brake diverted from it, the one instead."""
+        return self.attempts[0].version if self.reason == "brake" and self.attempts else self.intended
 
 
 class Frame(Struct, frozen=True, gc=False):

@@ -16,6 +16,7 @@ from gateway.identity import new_record_id
 from gateway.logs import logger
 from gateway.messages import InferRequest, Work
 from gateway.metrics import Board, Slot
+from gateway.overload import Overload
 from gateway.ports import InferProtocol, RecordSink
 from gateway.record import Record
 from gateway.snapshot import PreparedVersion, RouteEntry, Snapshot
@@ -37,8 +38,12 @@ class _Copy(Struct):
 class Shadows:
     """Runs the copies of one worker. What is not copied is counted by reason, never queued."""
 
-    def __init__(self, settings: ShadowSettings, sink: RecordSink, board: Board) -> None:
+    def __init__(
+        self, settings: ShadowSettings, sink: RecordSink, board: Board, overload: Overload | None = None
+    ) -> None:
+        """Shadows are the first that an `overload` lets go of."""
         self._settings = settings
+        self._overload = overload
         self._sink = sink
         self._board = board
         self._tasks = Tasks()
@@ -61,6 +66,8 @@ class Shadows:
     def _refusal(self, prepared: PreparedVersion | None, request: InferRequest) -> Slot | None:
         if self._stopping:
             return Slot.SHADOW_DROPPED_STOPPING
+        if self._overload is not None and self._overload.pressed:
+            return Slot.SHADOW_DROPPED_OVERLOAD
         if len(self._tasks) >= self._settings.max_in_flight:
             return Slot.SHADOW_DROPPED_IN_FLIGHT
         if len(request.body) > self._settings.max_body_bytes:

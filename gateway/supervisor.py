@@ -255,6 +255,8 @@ def clear_boards(run_folder: Path) -> None:
 
     Records that they lost and did not live to tell of go to the first worker, which tells of them.
     """
+    for path in run_folder.glob("worker-*.standings"):
+        path.unlink()
     untold = 0
     found = list(run_folder.glob("worker-*.board"))
     for path in found:

@@ -28,11 +28,13 @@ from routing.resolve import (
     resolve,
     routing_key,
     shadows_for,
+    standing,
 )
-from routing.types import BASIS_POINTS, Capture, Clause, Cohort, Decision, Facts, KeySource, Pin, Route, Shadow
+from routing.types import BASIS_POINTS, Brake, Capture, Clause, Cohort, Decision, Facts, KeySource, Pin, Route, Shadow
 
 __all__ = [
     "BASIS_POINTS",
+    "Brake",
     "Capture",
     "Clause",
     "Cohort",
@@ -65,6 +67,7 @@ __all__ = [
     "routing_key",
     "shadow_hit",
     "shadows_for",
+    "standing",
     "unanswered",
     "unit_digest",
 ]

@@ -42,6 +42,11 @@ def parse_route(document: bytes | Mapping[str, Any]) -> Route:
     """
     route = recognised(document, Route) or convert(_with_salt(_decoded(document)), Route)
     _check_split(route)
+    if route.brake is not None and route.brake.failures > route.brake.of:
+        raise DocumentError(
+            "brake.failures",
+            f"{route.brake.failures} of {route.brake.of} requests can never fail; at most {route.brake.of}",
+        )
     # A second entry of the same name could only be a mistake. Pins are no such list: two pins of one cohort are a
     # hand-over, where the second takes effect when the first expires.
     refuse_repeats([source.header.lower() for source in route.key], "key[{}].header")

@@ -4,9 +4,9 @@ Belongs here: the exact byte formats that other languages must reproduce (see `t
 Never here: documents, rules, or Python's own randomised `hash`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
-from math import log
+from math import inf, log
 
 _SEPARATOR = b"\x1f"
 _HASH_SPACE = 2.0**64
@@ -45,19 +45,27 @@ def scores(salt: str, unit: bytes, split: Mapping[str, int]) -> Iterator[tuple[s
             yield version, score(int.from_bytes(digest, "big"), weight)
 
 
-def winner(salt: str, unit: bytes, split: Mapping[str, int]) -> str:
-    """Return the version of the smallest of the `scores`; of equal scores, the smaller version name in byte order.
+def smallest(scored: Iterable[tuple[str, float]]) -> str:
+    """Return the version of the smallest score; of equal scores, the smaller version name in byte order.
 
     Raises:
-        ValueError: every version has weight 0, as in no legal split.
+        ValueError: nothing is scored; no legal split has only versions of weight 0.
+    """
+    return min((value, version) for version, value in scored)[1]
+
+
+def winner(salt: str, unit: bytes, split: Mapping[str, int]) -> str:
+    """Return the version of the smallest of the `scores`, as `smallest` does. Raises as that does.
+
+    Written out, since every request comes here: the same by two iterators takes twice as long.
     """
     prefix = salt.encode() + _SEPARATOR + unit + _SEPARATOR
-    chosen, least = "", 0.0
+    chosen, least = "", inf
     for version, weight in split.items():
         if weight > 0:
             h = int.from_bytes(blake2b(prefix + version.encode(), digest_size=8).digest(), "big")
-            value = score(h, weight)
-            if not chosen or value < least or (value == least and version < chosen):
+            value = -log((h + 0.5) / _HASH_SPACE) / weight
+            if value < least or (value == least and version < chosen):
                 chosen, least = version, value
     if not chosen:
         raise ValueError("no version of the split has a weight above 0")

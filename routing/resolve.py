@@ -4,7 +4,7 @@ Belongs here: `resolve` and `explain`, the same code for live traffic, previews 
 Never here: whether a version exists or is loaded (that is the data plane's), or any source of facts.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 
 from msgspec import Struct
@@ -46,7 +46,9 @@ def resolve(route: Route, cohorts: Mapping[str, Cohort], facts: Facts) -> Decisi
     """Return the version that serves a request and the rule that chose it. First match wins.
 
     1. `explicit`: the caller named a version; 2. `pin`: the first pin that has not expired and whose cohort holds
-    the caller; 3. `split`: weighted rendezvous hashing.
+    the caller; 3. `split`: weighted rendezvous hashing. Where the route has a brake and the version so drawn is
+    braked: 4. `brake`: the same hashing among the versions of the split that are not, unless there are none. Nobody is
+    diverted from a version that was named or pinned: whoever chose it wants that one or an error.
 
     Raises:
         VersionDenied: the caller named a version and the route does not allow that.
@@ -58,12 +60,21 @@ def resolve(route: Route, cohorts: Mapping[str, Cohort], facts: Facts) -> Decisi
     for index, pin in enumerate(route.pins):
         if not expired(pin, facts) and holds(cohorts.get(pin.cohort), facts):
             return Decision(pin.version, "pin", f"pins[{index}]", pin.cohort)
-    return Decision(draw(route, facts.unit), "split", "split")
+    drawn = draw(route, facts.unit)
+    if drawn in facts.braked and route.brake is not None and (others := standing(route, facts.braked)):
+        diverted = winner(route.salt, facts.unit, others)
+        return Decision(diverted, "brake", "brake", instead_of=drawn)
+    return Decision(drawn, "split", "split")
 
 
 def draw(route: Route, unit: bytes) -> str:
     """Return the version that the split gives to the caller with digest `unit` (16 bytes)."""
     return winner(route.salt, unit, route.split)
+
+
+def standing(route: Route, braked: Collection[str]) -> Mapping[str, int]:
+    """Return the versions that have a share of the split and are not braked, with their weights in basis points."""
+    return {version: weight for version, weight in route.split.items() if weight > 0 and version not in braked}
 
 
 def expired(pin: Pin, facts: Facts) -> bool:
@@ -157,7 +168,12 @@ def _steps(route: Route, cohorts: Mapping[str, Cohort], facts: Facts, decision: 
         if matched:
             return
     source = "the routing key" if facts.keyed else "the record id (the request has no routing key)"
-    yield Step("split", True, f"smallest rendezvous score of {source}")
+    diverted_from = decision.instead_of if decision is not None else None
+    if diverted_from is None:
+        yield Step("split", True, f"smallest rendezvous score of {source}")
+        return
+    yield Step("split", False, f"smallest rendezvous score of {source}: version {diverted_from}, which is braked")
+    yield Step("brake", True, "smallest rendezvous score among the versions that are not")
 
 
 def _why_pin(pin: Pin, cohort: Cohort | None, facts: Facts) -> str:

@@ -48,7 +48,7 @@ Weight = Annotated[
 ]
 Text = Annotated[str, Meta(max_length=1024)]
 ListedKey = Annotated[str, Meta(min_length=1, max_length=1024)]
-Reason = Literal["explicit", "pin", "split"]
+Reason = Literal["explicit", "pin", "split", "brake"]
 
 
 class KeySource(Struct, frozen=True, forbid_unknown_fields=True):
@@ -87,10 +87,18 @@ class Capture(Struct, frozen=True, forbid_unknown_fields=True):
     redact: tuple[JsonPointer, ...] = ()
 
 
+class Brake(Struct, frozen=True, forbid_unknown_fields=True):
+    """A version that fails `failures` of its last `of` requests in one worker is diverted from by that worker."""
+
+    failures: Annotated[int, Meta(ge=1, le=10_000)]
+    of: Annotated[int, Meta(ge=1, le=10_000)]
+
+
 class Route(Struct, frozen=True, forbid_unknown_fields=True):
     """The routing rules of one model. Weights and samples are integer basis points.
 
-    A version of weight 0 serves nobody but stays loaded, so that raising it later takes effect at once.
+    A version of weight 0 serves nobody but stays loaded, so that raising it later takes effect at once. `retries` is
+    how often a request may be tried again on the same version, `idempotent` that a backend may see it twice.
     """
 
     model: ModelName
@@ -105,7 +113,11 @@ class Route(Struct, frozen=True, forbid_unknown_fields=True):
     fallback: tuple[VersionName, ...] = ()
     client_versions: Literal["allow", "deny"] = "allow"
     timeout_ms: Annotated[int, Meta(ge=1, le=3_600_000)] = 30_000
+    idempotent: bool = False
+    retries: Annotated[int, Meta(ge=0, le=3)] = 1
     capture: Capture = Capture()
+    brake: Brake | None = None
+    slowdown: Annotated[int, Meta(ge=2, le=1_000)] | None = None
 
 
 class Clause(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
@@ -138,7 +150,7 @@ class Facts(Struct, frozen=True):
 
     `unit` is the 16-byte digest of the routing key, or of the record id when the request has none (then `keyed` is
     False and no cohort lists it). `headers` has lower-case names; a name in upper case is never found.
-    `received_ns` is Unix time in nanoseconds.
+    `received_ns` is Unix time in nanoseconds. `braked` are the versions that the worker's brake diverts from, sorted.
     """
 
     unit: bytes
@@ -147,12 +159,22 @@ class Facts(Struct, frozen=True):
     keyed: bool = True
     asked_version: str | None = None
     headers: Mapping[str, str] = {}
+    braked: tuple[str, ...] = ()
 
 
 class Decision(Struct, frozen=True):
-    """The version chosen and the rule that chose it. `rule` is the path of that rule in the route document."""
+    """The version chosen and the rule that chose it. `rule` is the path of that rule in the route document.
+
+    `instead_of` is the version that the split had drawn, where the brake diverted from it.
+    """
 
     version: str
     reason: Reason
     rule: str
     cohort: str | None = None
+    instead_of: str | None = None
+
+    @property
+    def intended(self) -> str:
+        """The version that was chosen first, before any diversion."""
+        return self.version if self.instead_of is None else self.instead_of

@@ -140,6 +140,10 @@ class AddingExecutor:
         self.addend: int | None = None
         self.releases = 0
 
+    @property
+    def active(self) -> int:
+        return 0
+
     async def prepare(self) -> None:
         await asyncio.to_thread(check_artifact, self.manifest)
         path = self._artifact()

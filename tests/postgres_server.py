@@ -28,6 +28,9 @@ OLDEST_MAJOR = 15
 PASSWORD = "s3cret+of/tests"
 """The password that the server asks for over TCP; over the unix socket it trusts everybody."""
 
+_ENDED = "ZX"
+"""States of processes that have ended, whether or not somebody has waited for them yet."""
+_STOPPED = "T" + _ENDED
 _DIES_WITH_US = ("setpriv", "--pdeathsig", "INT") if shutil.which("setpriv") else ()
 
 
@@ -137,9 +140,12 @@ class PostgresServer:
             return cursor.fetchall() if cursor.description else []
 
     def cut_all(self, database: str) -> None:
-        """End every connection to a database from the server's side, and wait until they are closed."""
-        cut = self.execute(f"SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")
-        _wait_for_the_end([int(str(pid)) for pid, _ in cut])
+        """End every other connection to a database from the server's side, and wait until they are closed."""
+        cut = self.execute(
+            "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity "
+            f"WHERE datname = '{database}' AND pid <> pg_backend_pid()"
+        )
+        _wait_until_all([int(str(pid)) for pid, _ in cut], _ENDED)
 
     def log(self) -> str:
         """Return what the server has logged."""
@@ -147,14 +153,21 @@ class PostgresServer:
 
     def freeze(self) -> None:
         """Stop answering without closing a connection (SIGSTOP to the server and all its processes)."""
-        self._signal_all(signal.SIGSTOP)
+        for pid in self._stopped():
+            os.kill(pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        self._signal_all(signal.SIGCONT)
-
-    def _signal_all(self, number: signal.Signals) -> None:
         for pid in [self.process.pid, *self._children()]:
-            os.kill(pid, number)
+            os.kill(pid, signal.SIGCONT)
+
+    def _stopped(self) -> list[int]:
+        """Stop the server's own process, and return its other ones.
+
+        While it can wait for one of them that ends, the kernel may leave another one out of the list.
+        """
+        self.process.send_signal(signal.SIGSTOP)
+        _wait_until_all([self.process.pid], _STOPPED)
+        return self._children()
 
     def _children(self) -> list[int]:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text(encoding="ascii")
@@ -162,10 +175,10 @@ class PostgresServer:
 
     def kill(self) -> None:
         """End it without a chance to tidy up (SIGKILL), and wait until its other processes have ended by themselves."""
-        others = self._children()
+        others = self._stopped()
         self.process.kill()
         self.process.wait()
-        _wait_for_the_end(others)
+        _wait_until_all(others, _ENDED)
 
     def stop(self) -> None:
         """End it in order, also when it has ended before, and remove its folder."""
@@ -176,20 +189,20 @@ class PostgresServer:
         shutil.rmtree(self.folder)
 
 
-def _wait_for_the_end(pids: list[int]) -> None:
-    """Wait until these processes have ended; one that nobody has waited for yet counts as ended."""
+def _wait_until_all(pids: list[int], states: str) -> None:
+    """Wait until each of these processes is in one of these states, or gone."""
     deadline = time.monotonic() + ANSWER_SECONDS
-    while any(_is_running(pid) for pid in pids):
-        assert time.monotonic() < deadline, "a process of the server does not end"
+    while any(_state(pid) not in states for pid in pids):
+        assert time.monotonic() < deadline, f"a process of the server does not come to be in state {states}"
         time.sleep(0.002)
 
 
-def _is_running(pid: int) -> bool:
+def _state(pid: int) -> str:
+    """Return the letter of a process's state; Z, too, when there is none of that number."""
     try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
+        return "Z"
 
 
 def _unprivileged_user() -> str | None:

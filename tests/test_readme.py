@@ -114,7 +114,8 @@ def test_the_route_document_of_the_readme_is_legal_and_shows_the_defaults() -> N
     (shown,) = re.findall(r"```json\n(\{\n  \"model\": \"fraud\",\n  \"salt\".*?)```", README, re.DOTALL)
     route = parse_route(shown.encode())
     bare = parse_route({"model": "fraud", "split": {"1": 9000, "2": 1000}})
-    for name in ("salt", "key", "fallback", "client_versions", "timeout_ms", "capture"):
+    names = ("salt", "key", "fallback", "client_versions", "timeout_ms", "idempotent", "retries", "capture", "brake")
+    for name in (*names, "slowdown"):
         assert getattr(route, name) == getattr(bare, name), name
 
 

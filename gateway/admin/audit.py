@@ -163,7 +163,7 @@ async def _entry(kept: Kept, shadows: Sequence[Kept], context: _Context) -> dict
     return {
         **shown_kept(kept),
         "shadows": [shown_kept(shadow) for shadow in shadows],
-        "version": await context.manifest(record.model, record.served or record.intended, record.rules_revision),
+        "version": await context.manifest(record.model, record.served or record.tried_first, record.rules_revision),
         "decision": {**decision_of(record), "route": await context.route(record.model, record.revision)},
     }
 

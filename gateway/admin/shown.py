@@ -78,7 +78,7 @@ def explained(record: Record) -> str:
     if record.role == "control":
         return f"{record.actor or 'somebody'} did {record.action}."
     sentences = [_chosen(record)]
-    if record.served is not None and record.served != record.intended:
+    if record.served is not None and record.served != record.tried_first:
         sentences.append(f"Version {record.served} served in its place, because it failed.")
     elif record.served is None and record.error:
         sentences.append(f"No version answered: {record.error}")
@@ -98,6 +98,11 @@ def _chosen(record: Record) -> str:
             return (
                 "No pin held for the caller. Of the versions in the split, weighted rendezvous hashing of "
                 f"{subject} gave version {record.intended}."
+            )
+        case "brake":
+            return (
+                f"Weighted rendezvous hashing of {subject} gave version {record.intended}, which failed so often that "
+                f"the worker's brake diverted from it; among the others of the split it gave {record.tried_first}."
             )
         case "shadow":
             return (

@@ -85,7 +85,7 @@ def _print_explanation(model: str, explanation: dict[str, Any]) -> None:
         ((step["rule"], "yes" if step["matched"] else "no", step["why"]) for step in explanation["steps"]),
     )
     scores = sorted(explanation["scores"].items(), key=lambda pair: (pair[1], pair[0]))
-    decided = decision is not None and decision["reason"] == "split"
+    decided = decision is not None and decision["reason"] in {"split", "brake"}
     show.grid(
         "scores of the split, the smallest wins" if decided else "scores of the split, which did not come to decide",
         ("version", "score"),
@@ -98,7 +98,10 @@ def _print_explanation(model: str, explanation: dict[str, Any]) -> None:
         show.say("refused: the route does not let callers name a version")
     else:
         cohort = f" (cohort {decision['cohort']})" if decision.get("cohort") else ""
-        show.say(f"version {decision['version']}, reason {decision['reason']}, rule {decision['rule']}{cohort}")
+        instead = f" instead of {decision['instead_of']}" if decision.get("instead_of") else ""
+        show.say(
+            f"version {decision['version']}{instead}, reason {decision['reason']}, rule {decision['rule']}{cohort}"
+        )
     _print_recorded(explanation)
 
 

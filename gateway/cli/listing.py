@@ -37,7 +37,7 @@ def list_records(
     ] = None,
     status: Annotated[int | None, typer.Option("--status", help="With this HTTP status.", min=100, max=599)] = None,
     outcome: Annotated[str | None, typer.Option("--outcome", help="served, failed or refused.")] = None,
-    reason: Annotated[str | None, typer.Option("--reason", help="explicit, pin, split or shadow.")] = None,
+    reason: Annotated[str | None, typer.Option("--reason", help="explicit, pin, split, brake or shadow.")] = None,
     role: Annotated[str | None, typer.Option("--role", help="primary, shadow or control.")] = None,
     caller: Annotated[str | None, typer.Option("--caller", help="From this client address.")] = None,
     gateway: Annotated[str | None, typer.Option("--gateway", help="Of this gateway.")] = None,

@@ -209,7 +209,7 @@ def verify_one_receipt(
     show.facts(
         (
             ("model", record.model),
-            ("version", record.served or record.intended),
+            ("version", record.served or record.tried_first),
             ("received", moment(record.received_ns)),
             ("status", record.status),
             ("reason", record.reason),

@@ -75,6 +75,15 @@ def weights(
     report(outcome, f"split of {model} {split_words(split)}", as_json=as_json, previewed=preview)
 
 
+def _retries(route: dict[str, Any]) -> str | None:
+    times = route.get("retries")
+    if times is None:
+        return None  # a route of before there were any
+    if not times:
+        return "never"
+    return f"up to {times} ×" + ("" if route.get("idempotent") else ", only what reached no backend")
+
+
 def _print_route(route: dict[str, Any], revision: int | None) -> None:
     capture = route.get("capture", {})
     show.facts(
@@ -89,6 +98,7 @@ def _print_route(route: dict[str, Any], revision: int | None) -> None:
             ),
             ("fallback", ", ".join(route.get("fallback", []))),
             ("time-out", f"{route['timeout_ms']} ms" if "timeout_ms" in route else None),
+            ("tried again on the same version", _retries(route)),
             (
                 "kept of bodies",
                 ", ".join(f"{side} {capture[side]}" for side in ("request", "response") if side in capture),

@@ -51,6 +51,9 @@ def serve(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Allow addresses other than loopback without authentication.")
     ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Let py-spy and perf attach to the processes, and log how.")
+    ] = False,
     examples: Annotated[
         bool, typer.Option("--examples", help="Register and route the example models, and print curl lines.")
     ] = False,
@@ -70,6 +73,7 @@ def serve(
         "gateway": gateway,
         "log_level": log_level,
         "insecure": insecure or None,
+        "profile": profile or None,
     }
     try:
         settings = load_settings(overrides)

@@ -131,6 +131,7 @@ def _recorded_facts(record: Record) -> Facts:
         keyed=record.keyed,
         asked_version=record.asked_version,
         headers=record.headers,
+        braked=record.braked,
     )
 
 

@@ -7,6 +7,7 @@ documents legal, or being called from the data plane.
 from collections.abc import Mapping, Sequence
 
 from gateway.controlplane.archiving import Tell, tell_nobody
+from gateway.controlplane.braking import Braking
 from gateway.controlplane.checking import Inspect
 from gateway.controlplane.confirming import Confirmations
 from gateway.controlplane.convergence import Published
@@ -30,7 +31,7 @@ class ControlPlane(Lookups):
     """Reads and changes the rules. Every method raises `RulesUnavailable` when the store does not answer.
 
     Every change raises what `Publisher.make` does; what is refused carries the present revision of the document at
-    fault. `confirmations.run` is a task of the control process.
+    fault. `confirmations.run` and `braking.run` are tasks of the control process.
     """
 
     def __init__(  # noqa: PLR0917 - the composition root names every part it connects
@@ -60,6 +61,7 @@ class ControlPlane(Lookups):
         self._resettling = Resettling(store, archive, watch, self._publisher)
         self._fleet = Fleet(store, watch, boards, gateway)
         self.confirmations = Confirmations(store, watch, self._publisher, self.revision)
+        self.braking = Braking(store, watch, self._publisher, boards)
 
     async def _foresee(self, proposed: Sequence[Proposed]) -> ChangePreview:
         return await self.preview(proposed, Traffic())

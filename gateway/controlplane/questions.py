@@ -88,5 +88,5 @@ def agrees(explanation: Explanation, record: Record) -> bool:
         return decision is None or (record.error_code == "unknown_version" and decision.reason == "explicit")
     if decision is None:
         return False
-    found = (decision.version, decision.reason, decision.rule, decision.cohort)
+    found = (decision.intended, decision.reason, decision.rule, decision.cohort)
     return found == (record.intended, record.reason, record.rule, record.cohort)

@@ -12,7 +12,7 @@ from pathlib import Path
 from gateway.chain import Tree, leaf
 from gateway.evidence.journal_names import gateway_of, journals_in, worker_folders
 from gateway.evidence.keys import SigningKey
-from gateway.evidence.statements import Statement, Stretch, digest, encode_listing, rfc3339, sign
+from gateway.evidence.statements import Statement, Stretch, digest, encode_listing, marks_of, rfc3339, sign
 from gateway.evidence.uncovered import uncovered_rows
 from gateway.evidence.witness import FILE, Seen, WitnessUnreadable, read_witness, write_witness
 from gateway.logs import logger
@@ -181,7 +181,8 @@ class Checkpointer:
         tree, stretches = Tree(), []
         for journal, runs in sorted(self._runs.pop(day).items()):
             for run in runs:
-                stretches.append(Stretch(journal, run.first, run.last, run.start.hex(), run.end.hex()))
+                marks = marks_of(run.leaves)
+                stretches.append(Stretch(journal, run.first, run.last, run.start.hex(), run.end.hex(), marks))
                 for one in run.leaves:
                     tree.add(one)
         self._records -= tree.size

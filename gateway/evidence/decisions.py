@@ -61,7 +61,9 @@ def judge_primary(record: Record, then: Then) -> Finding | None:
         return _differs("its unit is no digest of 16 bytes, so no rule can have decided by it")
     if not record.keyed and unit != unit_digest(record.record_id):
         return _differs("it had no routing key, so its unit should be the digest of its record id, and is another")
-    facts = Facts(unit, record.record_id, record.received_ns, record.keyed, record.asked_version, record.headers)
+    facts = Facts(
+        unit, record.record_id, record.received_ns, record.keyed, record.asked_version, record.headers, record.braked
+    )
     try:
         decision = resolve(then.route, then.rules.cohorts, facts)
     except VersionDenied:
@@ -69,7 +71,7 @@ def judge_primary(record: Record, then: Then) -> Finding | None:
     if record.reason is None:
         return _judge_refusal(record, then, facts, decision)
     if (
-        decision.version != record.intended
+        decision.intended != record.intended
         or decision.reason != record.reason
         or decision.rule != record.rule
         or decision.cohort != record.cohort
@@ -161,7 +163,7 @@ def _other(record: Record, then: Then, facts: Facts, decision: Decision | None) 
     if decision is None:
         given = "a refusal (version_not_allowed)"
     else:
-        given = ", ".join(_said(decision.version, decision.reason, decision.rule, decision.cohort))
+        given = ", ".join(_said(decision.intended, decision.reason, decision.rule, decision.cohort))
     why = explain(then.route, then.rules.cohorts, facts).steps[-1].why
     return _differs(f"the record says {recorded}; the rules give {given}: {why}")
 

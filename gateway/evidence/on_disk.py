@@ -167,10 +167,13 @@ class _Worker:
                 at, self._expected = onward
                 self._chain = None
                 continue
+            end = at + FRAME_OVERHEAD + len(frame[1])
             wrong = self._frame(frame[1], rows, told=told)
+            if not wrong and frame[1] != view[at + FRAME_OVERHEAD : end]:  # it reads as zeros, and is none
+                wrong = "a frame was erased, and something still stands where its contents were"
             if wrong:
                 self._say(wrong, number, self._journal, self._expected)
-            at, self._expected = at + FRAME_OVERHEAD + len(frame[1]), self._expected + 1
+            at, self._expected = end, self._expected + 1
 
     def _meet(self, number: int, at: int) -> None:
         """Note that a frame begins here, or the end is reached, if this is how far the journal has been shipped."""

@@ -27,7 +27,7 @@ from gateway.ports import AuditStore, SignedCheckpoint
 FIRST_RETRY_SECONDS = 1.0
 LAST_RETRY_SECONDS = 60.0
 POST_SECONDS = 5.0
-_KEPT_WAITING = 1_000
+_KEPT_WAITING = 20  # each has a few bytes for every record that it covers
 _LAST_CHANCE_SECONDS = 6.0
 
 

@@ -1,13 +1,15 @@
 """What a checkpoint says and what it covers, as bytes that can be signed, and back again, strictly.
 
     statement = {"at", "at_ns", "day", "gateway", "key", "listing", "number", "previous", "root", "size", "version": 1}
-    listing   = [{"end", "first", "journal", "last", "start"}, …]
+    listing   = [{"end", "first", "journal", "last", "marks", "start"}, …]
 
 Both are canonical JSON: names sorted, no spaces, nothing that could be written in another way; bytes that are not
 exactly that are refused. `listing` is the SHA-256 of the listing, `previous` that of the statement before ("" for
 number 1), `root` the root of the Merkle tree (`gateway.chain`) over the leaves of all records listed, in the order of
 the listing, and `size` how many those are. A stretch of a journal holds every sequence from `first` to `last`; `start`
-is the chain before it and `end` the chain after it. All hashes are hex. The signature is Ed25519 over
+is the chain before it and `end` the chain after it. All hashes are hex. `marks` are the first 6 bytes of each of its
+leaves, one after another, in base64 (left out in listings of before there were any): the root proves whether all
+records are those that were signed, the marks tell which is not. The signature is Ed25519 over
 
     "pointsman checkpoint v1\\n" ‖ statement
 
@@ -15,6 +17,7 @@ Belongs here: the format. Never here: a store, or what becomes of a checkpoint.
 """
 
 import re
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from hashlib import sha256
@@ -28,23 +31,42 @@ from gateway.ports import SignedCheckpoint
 
 SIGNED_PREFIX: Final = b"pointsman checkpoint v1\n"
 _HASH = re.compile(r"[0-9a-f]{64}\Z")
+MARK_BYTES: Final = 6
+"""Enough that no record has another's mark by chance, and few beside what a record takes itself."""
+_MARKS = re.compile(r"[0-9A-Za-z+/]*\Z")
+_MARK_CHARACTERS: Final = MARK_BYTES * 4 // 3
 _KEY = re.compile(r"[0-9a-f]{16}\Z")
 _LARGEST = 2**63 - 1
 
 
-class Stretch(Struct, frozen=True, forbid_unknown_fields=True):
-    """Records of one journal without a missing sequence, `first` to `last`; the chain before and after them (hex)."""
+class Stretch(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Records of one journal without a missing sequence, `first` to `last`; the chain before and after them (hex).
+
+    `marks` has the first bytes of each one's leaf (base64); "" in listings of before there were marks.
+    """
 
     journal: str
     first: int
     last: int
     start: str
     end: str
+    marks: str = ""
 
     @property
     def size(self) -> int:
         """How many records it holds."""
         return self.last - self.first + 1
+
+
+def marks_of(leaves: Sequence[bytes]) -> str:
+    """Return the marks of a stretch that has these leaves."""
+    return b64encode(b"".join([one[:MARK_BYTES] for one in leaves])).decode()
+
+
+def marks_in(stretch: Stretch) -> Sequence[bytes]:
+    """Return the mark of each record of a stretch, in order; nothing when it has none."""
+    marks = b64decode(stretch.marks)
+    return [marks[at : at + MARK_BYTES] for at in range(0, len(marks), MARK_BYTES)]
 
 
 class Statement(Struct, frozen=True, forbid_unknown_fields=True):
@@ -149,6 +171,8 @@ def parse_listing(data: bytes) -> tuple[Stretch, ...]:
             raise NotCanonical("a stretch of the listing ends before it begins")
         if not _HASH.match(stretch.start) or not _HASH.match(stretch.end):
             raise NotCanonical("a chain in the listing is no SHA-256 in hex")
+        if stretch.marks and (len(stretch.marks) != _MARK_CHARACTERS * stretch.size or not _MARKS.match(stretch.marks)):
+            raise NotCanonical("a stretch of the listing has other marks than one for each record")
         if before is not None and (stretch.journal, stretch.first) <= (before.journal, before.last):
             raise NotCanonical("the stretches of the listing are not in order")
         before = stretch

@@ -35,6 +35,7 @@ from gateway.ports import AuditStore, Filter, Holding, Place, SignedCheckpoint
 
 __all__ = ["Against", "verify"]
 _TRIES = 3
+_UNDER_WAY_NS = 5 * 10**9
 Progress = Callable[[int, int], None]
 """Called now and then with the number of records that are done, and of all."""
 
@@ -62,8 +63,12 @@ def verify(store: AuditStore, against: Against, progress: Progress = _tell_nobod
 
 
 def _taken_since(store: AuditStore, began_ns: int) -> bool:
-    """Tell whether an erasure or a pruning came between, so that what was found may be what it took."""
-    wanted = (Filter(role="control", action=action, since_ns=began_ns) for action in ACCOUNTING_ACTIONS)
+    """Tell whether an erasure or a pruning came between, so that what was found may be what it took.
+
+    One that is recorded shortly before may still have been under way.
+    """
+    since_ns = began_ns - _UNDER_WAY_NS
+    wanted = (Filter(role="control", action=action, since_ns=since_ns) for action in ACCOUNTING_ACTIONS)
     return any(store.page(one, None, 1).records for one in wanted)
 
 
@@ -137,10 +142,17 @@ class _Verification:
         unsound = [stretch for stretch in checked.stretches if not self._stretch(stretch, checkpoint)]
         leaves, said = self._walked.leaves, checked.statement
         root_holds = said is not None and len(leaves) == said.size and root_of(leaves).hex() == said.root
-        for stretch in unsound:
-            self._met += diagnose(self._store, stretch, checkpoint.day, root_holds=root_holds)
+        only_root = not unsound and said is not None and not root_holds
+        named = [
+            finding
+            for stretch in (checked.stretches if only_root else unsound)
+            for finding in diagnose(
+                self._store, stretch, checkpoint.day, root_holds=root_holds, signed=said is not None
+            )
+        ]
+        self._met += named
         self._say_in_order()
-        if not unsound and said is not None and not root_holds:
+        if only_root and not named:
             self._say_root(checkpoint, checked)
         self._accounts.confirm(covered=not unsound and root_holds)
         self._progress(min(self._walked.records + self._walked.stubs, self._total), self._total)
@@ -199,7 +211,9 @@ class _Verification:
         self._met.clear()
 
     def _say_root(self, checkpoint: SignedCheckpoint, checked: Checked) -> None:
-        """The chain holds and the root does not: only stubs, whose own chain is taken as they say, can do that."""
+        """The chain holds and the root does not, and no marks tell more: only stubs, whose own chain is taken as they
+        say, can do that.
+        """
         for stretch in checked.stretches:
             for row in self._store.rows(stretch.journal, stretch.first, stretch.last):
                 if row.sealed is None:

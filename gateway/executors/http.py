@@ -1,20 +1,23 @@
 """Versions that run on servers speaking the Open Inference Protocol v2: the body is forwarded, the answer passed on.
 
-Belongs here: which URL, which headers may pass, and what a backend says of itself. Never here: connections (that is
-`wire`), rules, records, retries.
+Belongs here: one request and its answer, which headers may pass, and what counts as a backend's failure. Never here:
+connections (that is `wire`), which URL (`http_endpoints`), rules, records, retries.
 """
 
 import asyncio
 import time
 from functools import lru_cache
 
-import msgspec
-
-from gateway.catalog import HttpBackend, Manifest, Signature, TensorSpec
-from gateway.errors import ServingError
+from gateway.catalog import Ejection, HttpBackend, Manifest
+from gateway.errors import BackendProtocolError, BackendUnreachable, DeadlineExceeded, ServingError
+from gateway.executors.http_endpoints import Endpoint, Endpoints
+from gateway.executors.http_health import HealthChecks
+from gateway.executors.http_metadata import not_ready, parse_metadata
 from gateway.messages import Headers, Readiness, Rendered, Result, Work
 from gateway.ports import InferProtocol, UpstreamClient, UpstreamReply
+from gateway.standings import Standings
 from gateway.tasks import Tasks
+from gateway.timeouts import TIMEOUT_HEADER, remaining
 
 REQUEST_HEADERS = ("accept", "accept-language", "content-type", "tracestate")
 """What passes from caller to backend. Everything else stays here: credentials and cookies are for the gateway, not
@@ -28,51 +31,57 @@ gateway's, and only the gateway says which model, version and rule answered."""
 READY_TIMEOUT_MS = 2_000
 """How long a backend may take to say that it is ready; a probe must not wait as long as a prediction may."""
 _JSON = "application/json"
+_NEARLY_ALL_NS = 900_000
+"""Nine tenths of a ms, in ns."""
+_GATEWAY_ERRORS = frozenset({502, 503, 504})
+"""Statuses by which a server says that it cannot serve at all, as opposed to this request alone (500 may be that)."""
 _NONE: frozenset[str] = frozenset()
 _OF_BOTH = frozenset(REQUEST_HEADERS)
-
-
-class _Tensor(msgspec.Struct):
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-
-
-class _Metadata(msgspec.Struct):
-    """A backend's answer about a model. Fields that are not in the protocol are no concern of ours."""
-
-    inputs: tuple[_Tensor, ...]
-    outputs: tuple[_Tensor, ...]
-    platform: str = ""
-
-
-class _ReadyBody(msgspec.Struct):
-    """Some servers answer a readiness probe with 200 and say in the body that they are not ready."""
-
-    ready: bool = True
 
 
 class HttpExecutor:
     """One version behind one or more URLs."""
 
-    def __init__(self, manifest: Manifest, client: UpstreamClient) -> None:
+    def __init__(self, manifest: Manifest, client: UpstreamClient, standings: Standings | None = None) -> None:
+        """Tell `standings` of backends in trouble."""
         assert manifest.backend.http is not None  # the factory chooses by the kind of backend
-        self._backend = manifest.backend.http
-        self._bases = tuple(url.rstrip("/") for url in self._backend.urls)
-        self._path = _path(self._backend, manifest.model)
-        self._infer_urls = tuple(f"{base}{self._path}/infer" for base in self._bases)
+        self._backend = backend = manifest.backend.http
+        self._path = _path(backend, manifest.model)
         self._client = client
-        self._in_flight = [0] * len(self._bases)
-        self._next = 0
+        self._endpoints = Endpoints(
+            manifest.model,
+            manifest.version,
+            [url.rstrip("/") for url in backend.urls],
+            path=f"{self._path}/infer",
+            ejection=backend.ejection or Ejection(),
+            standings=standings or Standings(),
+        )
+        self._checks: HealthChecks | None = None
+        if backend.health is not None:
+            name = f"{manifest.model}/{manifest.version}"
+            self._checks = HealthChecks(name, backend.health, self._endpoints, self._unwell)
+
+    @property
+    def active(self) -> int:
+        """Requests under way at every URL, shadows' included."""
+        return self._endpoints.in_flight
 
     async def prepare(self) -> None:
-        """Do nothing: the manifest's URLs are checked already, and a rule may change while a backend is down."""
+        """Begin with health checks if the manifest asks for them.
+
+        Nothing else is asked: the manifest's URLs are checked already, and a rule may change while a backend is down.
+        """
+        if self._checks is not None:
+            self._checks.start()
 
     async def ready(self) -> Readiness:
-        """Ask every URL at once; the first that is ready answers for the version, with its signature if it tells."""
+        """Ask every URL that is not known to be in trouble at once; the first that is ready answers for the version,
+        with its signature if it tells.
+        """
+        refusals = [_trouble(endpoint) for endpoint in self._endpoints.all if not endpoint.standing]
         asking = Tasks()
-        answers = [asking.start(f"ready {base}", self._ask(base)) for base in self._bases]
-        refusals: list[str] = []
+        bases = [endpoint.url for endpoint in self._endpoints.all if endpoint.standing]
+        answers = [asking.start(f"ready {base}", self._ask(base)) for base in bases]
         try:
             for answer in asyncio.as_completed(answers):
                 readiness: Readiness = await answer
@@ -89,42 +98,68 @@ class HttpExecutor:
         Raises:
             ServingError: the client's; `backend` is the URL as the manifest has it.
         """
-        chosen = self._choose()
-        base = self._bases[chosen]
+        endpoint = self._endpoints.choose(work.avoid)
+        base = endpoint.url
         started_ns = time.monotonic_ns()
-        self._in_flight[chosen] += 1
+        deadline_ns = self._deadline(started_ns, work.deadline_ns)
+        endpoint.in_flight += 1
         try:
             reply = await self._client.request(
                 method="POST",
-                url=self._infer_urls[chosen],
-                headers=request_headers(work),
+                url=endpoint.infer_url,
+                headers=(*request_headers(work), (TIMEOUT_HEADER, remaining(deadline_ns, started_ns))),
                 body=work.body,
-                deadline_ns=self._deadline(started_ns, work.deadline_ns),
+                deadline_ns=deadline_ns,
                 lane=work.lane,
             )
         except ServingError as error:
             error.backend = base
+            if self._is_its_fault(error, work, deadline_ns - started_ns):
+                self._endpoints.failed(endpoint, started_ns, error.message)
             raise
         finally:
-            self._in_flight[chosen] -= 1
+            endpoint.in_flight -= 1
+        if endpoint.marked or reply.status >= 502:
+            self._judge(endpoint, work, reply.status, started_ns)
         return Result(rendered(reply), base, queue_ns=0, infer_ns=time.monotonic_ns() - started_ns)
 
     async def release(self) -> None:
-        """Do nothing: the connections are the client's, and what is still in flight ends by itself."""
-
-    def _choose(self) -> int:
-        """Return the index of the URL with the fewest requests in flight; among equals they take turns."""
-        count = len(self._bases)
-        if count == 1:
-            return 0
-        chosen = min(range(count), key=lambda index: (self._in_flight[index], (index - self._next) % count))
-        self._next = (chosen + 1) % count
-        return chosen
+        """End the health checks. The connections are the client's, and what is still in flight ends by itself."""
+        checks, self._checks = self._checks, None
+        if checks is not None:
+            await checks.stop()
+        self._endpoints.release()
 
     def _deadline(self, started_ns: int, work_ns: int) -> int:
         if self._backend.timeout_ms is None:
             return work_ns
         return min(work_ns, started_ns + self._backend.timeout_ms * 1_000_000)
+
+    # ── what counts as failure ───────────────────────────────────────────────────────────────────────────────────
+
+    def _judge(self, endpoint: Endpoint, work: Work, status: int, started_ns: int) -> None:
+        if work.lane != "primary":
+            return  # a copy may be more than a backend was made for; it decides nothing for requests that count
+        if status in _GATEWAY_ERRORS:
+            self._endpoints.failed(endpoint, started_ns, f"answered {status}")
+        else:
+            self._endpoints.succeeded(endpoint, started_ns)
+
+    def _is_its_fault(self, error: ServingError, work: Work, allowed_ns: int) -> bool:
+        """Tell whether an error speaks against the backend.
+
+        A time-out does if the backend had (nearly) all of the time that it may take, by its own time-out or the
+        route's: a caller who asks for an answer within 1 ms says nothing about it, nor does a second try that began
+        when little was left.
+        """
+        if work.lane != "primary":
+            return False
+        if isinstance(error, DeadlineExceeded):
+            limits = [ms for ms in (self._backend.timeout_ms, work.timeout_ms) if ms]
+            return bool(limits) and min(limits) * _NEARLY_ALL_NS <= allowed_ns
+        return isinstance(error, BackendUnreachable | BackendProtocolError)
+
+    # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _ask(self, base: str) -> Readiness:
         """Return what one URL says about the version."""
@@ -133,7 +168,7 @@ class HttpExecutor:
             said = await self._get(f"{base}{self._path}/ready", deadline_ns)
         except ServingError as error:
             return Readiness(False, error.message)
-        if why := _not_ready(said):
+        if why := not_ready(said):
             return Readiness(False, f"{base} {why}")
         try:
             return Readiness(True, signature=parse_metadata(await self._get(f"{base}{self._path}", deadline_ns)))
@@ -142,11 +177,25 @@ class HttpExecutor:
         except ValueError as error:
             return Readiness(True, f"{base} {error}")
 
+    async def _unwell(self, base: str, path: str | None, deadline_ns: int) -> str:
+        """Return what is wrong with one URL, or nothing; `path` is what to ask for in place of the readiness."""
+        try:
+            return not_ready(await self._get(f"{base}{path or f'{self._path}/ready'}", deadline_ns))
+        except ServingError as error:
+            return error.message
+
     async def _get(self, url: str, deadline_ns: int) -> UpstreamReply:
-        # A probe stands aside for predictions: it uses the shadows' connections.
+        # On connections of their own: predictions that wait for one must not make a backend look dead, nor have to
+        # wait for questions.
         return await self._client.request(
-            method="GET", url=url, headers=(("accept", _JSON),), body=b"", deadline_ns=deadline_ns, lane="shadow"
+            method="GET", url=url, headers=(("accept", _JSON),), body=b"", deadline_ns=deadline_ns, lane="probe"
         )
+
+
+def _trouble(endpoint: Endpoint) -> str:
+    if not endpoint.healthy:
+        return f"{endpoint.url} fails its health checks: {endpoint.why}"
+    return f"{endpoint.url} is left out for a while, because it failed again and again"
 
 
 def request_headers(work: Work) -> Headers:
@@ -176,36 +225,6 @@ def rendered(reply: UpstreamReply) -> Rendered:
             barred |= _named_by_connection(value)
     headers = tuple([field for field in passed if field[0] not in barred]) if passed else ()
     return Rendered(reply.status, reply.body, content_type or _JSON, headers)
-
-
-def parse_metadata(reply: UpstreamReply) -> Signature:
-    """Return the signature in a backend's model metadata; fields beyond the protocol's are passed over.
-
-    Raises:
-        ValueError: another status than 200, or not the metadata of the protocol; the message says where.
-    """
-    if reply.status != 200:
-        raise ValueError(f"answered {reply.status} to the question for its metadata")
-    try:
-        metadata = msgspec.json.decode(reply.body, type=_Metadata)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"gave metadata that is not the Open Inference Protocol's: {error}") from None
-    return Signature(metadata.platform, _specs(metadata.inputs), _specs(metadata.outputs))
-
-
-def _specs(tensors: tuple[_Tensor, ...]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(tensor.name, tensor.datatype, tensor.shape) for tensor in tensors)
-
-
-def _not_ready(reply: UpstreamReply) -> str:
-    """Return why a readiness answer means "no", or nothing when it means "yes"."""
-    if reply.status != 200:
-        return f"answered {reply.status} to the question whether it is ready"
-    try:
-        said = msgspec.json.decode(reply.body, type=_ReadyBody)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return ""  # no body, or one of its own: the status has said it
-    return "" if said.ready else "says that it is not ready"
 
 
 def _path(backend: HttpBackend, model: str) -> str:

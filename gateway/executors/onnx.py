@@ -3,7 +3,7 @@
 Belongs here: preparing a version, when and where it runs, and stopping it at its deadline. Never here: what ONNX
 Runtime says of a model (`onnx_session`), how long a run should take (`onnx_pace`), rules, records.
 
-Threads: every method belongs to one event loop. What leaves it for a thread (`_timed_run`, and the reading of large
+Threads: every method belongs to one event loop. What leaves it for a thread (`timed_run`, and the reading of large
 bodies) has all it needs in its arguments: a session (which takes any number of runs at once), bytes or arrays that
 nobody changes, and run options of its own, of which the loop sets `terminate` and nothing else.
 """
@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from gateway.catalog import Manifest, Signature
 from gateway.config import OnnxSettings
@@ -28,20 +27,18 @@ from gateway.errors import (
     ArtifactInvalid,
     DeadlineExceeded,
     GatewayError,
-    InvalidInput,
-    ModelFailed,
     Overloaded,
     VersionNotReady,
 )
 from gateway.executors.onnx_batching import Batcher, Started, can_batch
 from gateway.executors.onnx_pace import Pace
-from gateway.executors.onnx_session import DTYPES, FATAL, Loaded, load, words_of
+from gateway.executors.onnx_runs import BACKEND, Feed, TimedRun, timed_inline, timed_run
+from gateway.executors.onnx_session import DTYPES, FATAL, Loaded, load
 from gateway.logs import logger
 from gateway.messages import Readiness, Rendered, Result, Tensors, Work
 from gateway.ports import InferProtocol
 from gateway.tasks import in_task
 
-BACKEND = "onnx"
 _WARM_UP_RUNS = 5
 _WARM_UP_ENOUGH_NS = 50_000_000
 _WARM_UP_LIMIT_NS = 10_000_000_000
@@ -51,9 +48,6 @@ _BATCHES_AT_ONCE = 2
 _LARGE_BODY = 256 * 1024
 """Bodies above this many bytes take milliseconds to read, too long for the event loop."""
 
-Feed = Mapping[str, NDArray[Any]]
-TimedRun = tuple[list[NDArray[Any]], int, int]
-"""Outputs, and when the run started and ended (monotonic ns)."""
 T = TypeVar("T")
 
 
@@ -75,6 +69,11 @@ class OnnxExecutor:
         self._batchers: Mapping[str, Batcher] = {}
         self._queued = dict.fromkeys(pools, 0)
         self._why = "not prepared yet"
+
+    @property
+    def active(self) -> int:
+        """Nothing is under way elsewhere."""
+        return 0
 
     async def prepare(self) -> None:
         """Read, verify, load and warm up the artifact, off the event loop.
@@ -139,8 +138,8 @@ class OnnxExecutor:
         names = tensors.outputs or tuple(loaded.datatypes)
         elements = _elements(tensors.inputs)
         if self._pace.expected_ns(elements) < self._inline_below_ns:
-            queue_ns, (arrays, started, ended) = 0, _timed_run(loaded.session, names, tensors.inputs, None)
-            self._pace.observe(elements, ended - started)
+            queue_ns, ((arrays, started, ended), taken_ns) = 0, timed_inline(loaded.session, names, tensors.inputs)
+            self._pace.observe(elements, taken_ns)
         else:
             submitted = monotonic_ns()
             batcher = self._batchers.get(work.lane)
@@ -176,7 +175,7 @@ class OnnxExecutor:
         options = onnxruntime.RunOptions()
         options.log_severity_level = FATAL
         try:
-            return await self._in_thread(work, lambda: _timed_run(session, names, feed, options))
+            return await self._in_thread(work, lambda: timed_run(session, names, feed, options))
         finally:
             options.terminate = True  # nothing waits for this run any more; one that has ended does not mind
 
@@ -236,19 +235,7 @@ def _start_run(session: Any, pool: ThreadPoolExecutor, names: Sequence[str], fee
     def stop() -> None:
         options.terminate = True  # one that has ended does not mind
 
-    return Started(asyncio.wrap_future(pool.submit(_timed_run, session, names, feed, options)), stop)
-
-
-def _timed_run(session: Any, names: Sequence[str], feed: Feed, options: Any) -> TimedRun:
-    """Run the model once; the outputs are in the order of `names`."""
-    started = monotonic_ns()
-    try:
-        arrays = session.run(names, feed, options)
-    except InvalidArgument as error:
-        raise InvalidInput(f"inputs: the model refuses these values: {words_of(error)}") from None
-    except Exception as error:  # noqa: BLE001 - a model's graph can make the library raise anything
-        raise ModelFailed(f"the model failed on this input: {words_of(error)}", BACKEND) from None
-    return arrays, started, monotonic_ns()
+    return Started(asyncio.wrap_future(pool.submit(timed_run, session, names, feed, options)), stop)
 
 
 def _elements(feed: Feed) -> int:

@@ -43,6 +43,10 @@ class InferProtocol(Protocol):
 class Executor(Protocol):
     """One version, however it runs."""
 
+    @property
+    def active(self) -> int:
+        """How many of its requests are under way at backends elsewhere; 0 for what runs in process."""
+
     async def prepare(self) -> None:
         """Load, verify and warm up; afterwards `execute` may be called. Raises `ArtifactError`."""
 
@@ -81,7 +85,11 @@ class UpstreamStream(Protocol):
 
 
 class UpstreamClient(Protocol):
-    """A pooled HTTP client. Raises `BackendUnreachable`, `BackendProtocolError`, `DeadlineExceeded` or `Stopping`."""
+    """A pooled HTTP client.
+
+    Raises `BackendUnreachable`, `BackendProtocolError`, `DeadlineExceeded`, `Overloaded` or `Stopping`. Each `lane`
+    (`primary`, `shadow`, `probe`) has connections of its own.
+    """
 
     async def request(
         self, *, method: str, url: str, headers: Headers, body: bytes, deadline_ns: int, lane: str

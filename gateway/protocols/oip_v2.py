@@ -25,6 +25,7 @@ from gateway.errors import (
     GatewayError,
     InvalidInput,
     MethodNotAllowed,
+    Overloaded,
     UnsupportedEncoding,
     VersionNotReady,
 )
@@ -37,6 +38,7 @@ from gateway.protocols.oip_v2_tensors import names_of, read_inputs, write_data
 __all__ = ["ROUTES", "STATUS", "OipV2", "OipV2Face", "Target", "parse", "passed_on", "reply_lines"]
 
 _NO_BINARY = "binary tensors are not spoken here; send JSON (in tritonclient and KServe: binary_data=False)"
+
 _OURS: Final = frozenset({"content-type", "server-timing", "x-request-id", "x-record-id", "x-model-name"}) | {
     "x-model-version",
     "x-model-digest",
@@ -51,6 +53,7 @@ STATUS: Final[Mapping[str, int]] = {
     "malformed_request": 400,
     "malformed_body": 400,
     "invalid_input": 400,
+    "invalid_header": 400,
     "version_not_allowed": 403,
     "unknown_model": 404,
     "unknown_version": 404,
@@ -121,9 +124,15 @@ class OipV2:
         return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
     def render_error(self, error: GatewayError) -> Rendered:
-        """Return `{"error": …}` with the status of the error's code, and Allow where a method is refused."""
-        allowed: Headers = (("allow", ", ".join(error.allowed)),) if isinstance(error, MethodNotAllowed) else ()
-        return Rendered(STATUS.get(error.code, 500), orjson.dumps({"error": error.public}), headers=allowed)
+        """Return `{"error": …}` with the status of the error's code, Allow where a method is refused, and Retry-After
+        where a queue is full.
+        """
+        more: Headers = ()
+        if isinstance(error, MethodNotAllowed):
+            more = (("allow", ", ".join(error.allowed)),)
+        elif isinstance(error, Overloaded):
+            more = (("retry-after", str(error.retry_after_s)),)
+        return Rendered(STATUS.get(error.code, 500), orjson.dumps({"error": error.public}), headers=more)
 
 
 def _requested(outputs: Sequence[RequestedOutput], signature: Signature) -> tuple[str, ...]:
@@ -221,6 +230,9 @@ def reply_lines(answer: Answer) -> str:
     content_type = answer.rendered.content_type
     if "\n" in content_type or "\r" in content_type:
         raise ValueError("the content type of an answer has a line break in it")
+    if not answer.record_id:
+        named = f"x-request-id: {answer.request_id}\r\n" if answer.request_id else ""
+        return f"content-type: {content_type}\r\n{named}"
     decided = _decided(answer.model, answer.served, answer.digest, answer.revision, answer.reason, answer.cohort)
     return (
         f"content-type: {content_type}\r\nx-request-id: {answer.request_id}\r\nx-record-id: {answer.record_id}\r\n"

@@ -83,11 +83,17 @@ class Documents:
         return self._registered.keys()
 
     def differences(self, documents: Mapping[DocumentName, StoredDocument]) -> Changed:
-        """Return what has to be taken so that these documents become `documents`."""
+        """Return what has to be taken so that these documents become `documents`.
+
+        Those that there is a complaint about are among it: what was complained of is not stored here, so that alone
+        does not tell whether it is gone, or is again what is stored.
+        """
         changed: dict[DocumentName, StoredDocument | None] = {
-            name: stored for name, stored in documents.items() if self.stored.get(name) != stored
+            name: stored
+            for name, stored in documents.items()
+            if self.stored.get(name) != stored or name in self.complaints
         }
-        gone = self.stored.keys() - documents.keys()
+        gone = (self.stored.keys() | self.complaints.keys()) - documents.keys()
         return changed | dict.fromkeys(gone)
 
     async def take(self, head: Head, operation_id: str, changed: Changed) -> Taken:

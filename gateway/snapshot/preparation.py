@@ -9,9 +9,10 @@ from collections import deque
 from collections.abc import Callable, Set
 from time import monotonic_ns
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from gateway.catalog import Manifest
+from gateway.concurrency import Limit
 from gateway.errors import ArtifactInvalid, GatewayError, VersionNotReady
 from gateway.logs import logger
 from gateway.messages import Readiness, Result, Work
@@ -27,6 +28,8 @@ _RELEASE_SECONDS = 5.0
 class PreparedVersion(Struct, frozen=True, weakref=True, eq=False):
     """One version as snapshots hold it. When `problem` is set it could not be prepared, and must not be executed.
 
+    `limit` is how much of it may run at once, for whoever lets it run.
+
     Who runs the executor must hold this object (or a snapshot with it) meanwhile: its end is what releases the
     executor.
     """
@@ -34,6 +37,7 @@ class PreparedVersion(Struct, frozen=True, weakref=True, eq=False):
     manifest: Manifest
     executor: Executor
     problem: GatewayError | None = None
+    limit: Limit = field(default_factory=Limit)
 
 
 class _Slot:
@@ -212,6 +216,8 @@ class Preparations:
 
 class _Unmade:
     """Stands in the place of an executor that could not even be made."""
+
+    active = 0
 
     async def prepare(self) -> None:
         """Not called: the factory has failed already."""

@@ -16,7 +16,7 @@ from gateway.stores.audit_postgres_days import parse_day
 from gateway.stores.audit_postgres_rows import column_text, escaped, plain_text
 from gateway.stores.postgres_connection import Lend, Link
 
-_CHUNK: Final = 500
+_CHUNK: Final = 50  # each has a few bytes for every record that it covers
 _COLUMNS: Final = "checkpoints.gateway, checkpoints.number, day, at_ns, statement, listing, signature, key"
 _SEAL: Final = """
 INSERT INTO checkpoints (gateway, number, day, at_ns, statement, listing, signature, key)

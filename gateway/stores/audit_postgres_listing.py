@@ -22,8 +22,9 @@ from gateway.stores.audit_postgres_lookups import days_received, record_of
 from gateway.stores.audit_postgres_rows import column_text
 from gateway.stores.postgres_connection import Link
 
-LOOKED_AT: Final = 20_000
-"""How many records one page looks at, at most."""
+LOOKED_AT: Final = 4_000
+"""How many records one page looks at, at most. Each may stand on a block of its own: at ten million records, 20 000
+took 0.2 s, and up to 0.8 s on a busy machine."""
 _CURSOR: Final = re.compile(r"(\d{4}-\d\d-\d\d)_(-?\d{1,19})_(\d{1,19})\Z", re.ASCII)
 _NAMED: Final = ("model", "version", "outcome", "reason", "role", "caller", "gateway", "action")
 Place = tuple[int, int]

@@ -49,6 +49,7 @@ from gateway.stores.sqlite_file import Damaged
 
 _DAY = re.compile(r"\d{4}-\d\d-\d\d\Z", re.ASCII)
 _AT_ONCE = 500
+_CHECKPOINTS_AT_ONCE = 50  # each has a few bytes for every record that it covers
 _SCANNED = Filter(model="", role="", since_ns=0, until_ns=0)
 
 
@@ -182,7 +183,7 @@ class SqliteAudit:
         for name, first, last, one in sorted(runs):
             above = first - 1
             while above < last:
-                question = partial(evidence.checkpoints_in, gateway=name, above=above, limit=_AT_ONCE)
+                question = partial(evidence.checkpoints_in, gateway=name, above=above, limit=_CHECKPOINTS_AT_ONCE)
                 found = self._files.ask(one, question)
                 if not found:
                     break

@@ -31,11 +31,12 @@ from gateway.wire.pool import Limits, Pool
 from gateway.wire.target import Origin, encode_head, parse_target
 from gateway.wire.trust import trust
 
-LANES: Final = ("primary", "shadow")
+LANES: Final = ("primary", "shadow", "probe")
 
 
 class PooledClient:
-    """An `UpstreamClient` with a pool for each backend and lane, so that no shadow ever takes a primary's connection.
+    """An `UpstreamClient` with a pool for each backend and lane, so that no shadow ever takes a primary's connection,
+    and no question after a backend's health waits for either.
 
     It sends what it is given and adds only `host`, framing, `user-agent` and `accept-encoding: identity`; it follows no
     redirect, keeps no cookie, reads no proxy from the environment and hands the body on as it came.
@@ -47,17 +48,20 @@ class PooledClient:
         max_connections: int,
         keepalive_seconds: float,
         connect_timeout_ms: int,
+        queue_depth: int = 1_024,
         max_response_bytes: int = 256 * 2**20,
         max_age_seconds: float = 300.0,
         tls: ssl.SSLContext | None = None,
         resolve: Resolve = resolve,
     ) -> None:
-        """Open no connection yet. `max_connections` counts per backend and lane.
+        """Open no connection yet.
+
+        `max_connections` and `queue_depth` (requests that may wait for one) count per backend and lane.
 
         `max_age_seconds` bounds the life of a connection that is never idle, so that a backend whose name moves to
         another address is followed there.
         """
-        self._limits = Limits(max_connections, int(keepalive_seconds * 1e9), int(max_age_seconds * 1e9))
+        self._limits = Limits(max_connections, queue_depth, int(keepalive_seconds * 1e9), int(max_age_seconds * 1e9))
         self._max_response_bytes = max_response_bytes
         self._tasks = Tasks()
         self._connector = Connector(connect_timeout_ms, tls or trust(), resolve, self._tasks)
@@ -78,6 +82,7 @@ class PooledClient:
             BackendUnreachable: no connection, or it was cut before the whole answer had come.
             BackendProtocolError: the answer is not HTTP, or larger than `max_response_bytes`.
             DeadlineExceeded: waiting for a connection, sending, or the answer took too long.
+            Overloaded: too many wait for a connection already.
             Stopping: the client was closed first.
         """
         target = parse_target(method, url)

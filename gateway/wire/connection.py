@@ -11,7 +11,7 @@ import asyncio
 import select
 import ssl
 from collections.abc import Callable
-from typing import Final, Protocol, cast
+from typing import Final, Literal, Protocol, cast
 
 from gateway.errors import BackendProtocolError, BackendUnreachable, DeadlineExceeded, ServingError
 from gateway.wire.alarm import NEVER
@@ -129,7 +129,7 @@ class Connection(asyncio.Protocol):
         """Return why a new connection is closing before anything was asked."""
         if self._unasked:
             return BackendProtocolError(f"{self._backend} speaks before it is asked, so it is not HTTP", self._backend)
-        return self._cut_off(None)
+        return self._cut_off(None, "nothing")
 
     # ── what an exchange does ────────────────────────────────────────────────────────────────────────────────────
 
@@ -201,7 +201,7 @@ class Connection(asyncio.Protocol):
             self._owner.repeat(exchange)
         self._owner.lost(self)
         if exchange is not None and not again:
-            exchange.fail(self._cut_off(exc))
+            exchange.fail(self._cut_off(exc, "answer" if self._heard else "request"))
 
     def pause_writing(self) -> None:
         """Let those who send wait."""
@@ -252,7 +252,9 @@ class Connection(asyncio.Protocol):
         self.due_ns = NEVER
         way()
 
-    def _cut_off(self, exc: Exception | None) -> BackendUnreachable:
+    def _cut_off(self, exc: Exception | None, progress: Literal["nothing", "request", "answer"]) -> BackendUnreachable:
         why = f": {exc.reason or exc}" if isinstance(exc, ssl.SSLError) else ""
         cut = f"{self._backend} closed the connection before its whole answer had come{why}"
-        return BackendUnreachable(cut, self._backend)
+        error = BackendUnreachable(cut, self._backend)
+        error.progress = progress
+        return error

@@ -24,6 +24,8 @@ _ONCE: Final = frozenset({"host", "content-length", "transfer-encoding", "expect
 _HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?").fullmatch
 _ABSOLUTE = re.compile(r"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL).fullmatch
 _VERSIONS: Final = frozenset({"1.1", "1.0"})
+_PLAINLY: Final = (b" HTTP/1.1", b" HTTP/1.0")
+_PROTOCOLS: Final = (b"HTTP/", b"RTSP/", b"ICE/")
 _MOST_DIGITS = 20
 _MOST_KEPT = 512
 _names: dict[bytes, str] = {}
@@ -82,6 +84,29 @@ def read_head(parser: HttpRequestParser, target: bytes, fields: Fields, whole: b
     except RequestError as error:
         head.wrong = error
     return head
+
+
+def plain_line(piece: bytes | memoryview) -> int:
+    """Return where the first line of what came ends, if it is that of an HTTP request; else 0."""
+    start = piece if type(piece) is bytes else bytes(piece)
+    end = start.find(b"\r\n")
+    return end if start[:end].endswith(_PLAINLY) else 0
+
+
+def check_protocol(head: Head, raw: bytes, start: int) -> int:
+    """Return where the request line of a head ends that stands in `raw`, not before `start`.
+
+    The parser takes request lines of RTSP and Icecast for HTTP's and does not tell, so the target is looked for with a
+    protocol behind it.
+
+    Raises:
+        MalformedRequest: the line is not of HTTP.
+    """
+    found = [raw.find(b"".join((head.target, b" ", name)), start) for name in _PROTOCOLS]
+    end = min((at for at in found if at >= 0), default=-1)
+    if end != found[0]:
+        raise MalformedRequest("only HTTP/1.1 is spoken here")
+    return max(end, start) + 1
 
 
 def check_size(head: Head, most_bytes: int) -> None:

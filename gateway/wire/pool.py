@@ -15,22 +15,23 @@ from time import monotonic_ns
 
 from msgspec import Struct
 
-from gateway.errors import BackendUnreachable, DeadlineExceeded, InternalError, ServingError, Stopping
+from gateway.errors import BackendUnreachable, DeadlineExceeded, InternalError, Overloaded, ServingError, Stopping
 from gateway.logs import logger
 from gateway.tasks import Tasks
 from gateway.wire.alarm import NEVER, Alarm
 from gateway.wire.connection import Connection
 from gateway.wire.exchange import Exchange
-from gateway.wire.target import Origin
+from gateway.wire.target import Origin, retimed
 
 Opener = Callable[[Origin, Callable[[], Connection]], Awaitable[Connection]]
 """Opens a connection to a backend. Raises `BackendUnreachable`."""
 
 
 class Limits(Struct, frozen=True):
-    """What connections may take: `count` for each pool, `keep_ns` idle, `age_ns` in all."""
+    """What a pool may take: `count` connections, kept `keep_ns` idle and `age_ns` in all, and a `queue` of requests."""
 
     count: int
+    queue: int
     keep_ns: int
     age_ns: int
 
@@ -64,13 +65,19 @@ class Pool:
     # ── what the client does ─────────────────────────────────────────────────────────────────────────────────────
 
     def submit(self, exchange: Exchange) -> None:
-        """Send a request as soon as there is a connection for it."""
+        """Send a request as soon as there is a connection for it.
+
+        Raises:
+            Overloaded: as many wait already as may, beside those for whom a connection may yet be opened.
+        """
         while self._idle:
             connection = self._idle.pop()
             if connection.quiet():
                 connection.send(exchange)
                 return
             connection.abort()
+        if len(self._waiting) >= self._limits.queue + self._limits.count - len(self._open):
+            raise self._too_many()
         self._waiting[exchange] = None
         self._open_more()
 
@@ -184,16 +191,25 @@ class Pool:
 
     def _refuse_one(self, error: ServingError) -> None:
         """Fail the request that has waited longest: one connection that could not be had is one request's loss."""
-        exchange = self._next(self._repeated) or self._next(self._waiting)
+        sent_before = self._next(self._repeated)
+        exchange = sent_before or self._next(self._waiting)
         if exchange is not None:
+            if isinstance(error, BackendUnreachable):
+                error.progress = "nothing" if sent_before is None else "request"
             exchange.fail(error)
 
-    @staticmethod
-    def _next(queue: OrderedDict[Exchange, None]) -> Exchange | None:
-        """Take the first of those that are still wanted; who cancels is out of the queue a moment later."""
+    def _next(self, queue: OrderedDict[Exchange, None]) -> Exchange | None:
+        """Take the first of those that are still wanted and not too late, and have it say what time is left by now.
+
+        Who cancels is out of the queue a moment later, and who is too late when the alarm rings.
+        """
+        now = monotonic_ns()
         while queue:
             exchange, _ = queue.popitem(last=False)
-            if exchange.wanted:
+            if exchange.deadline_ns <= now:
+                exchange.fail(self._too_late(exchange))
+            elif exchange.wanted:
+                exchange.head = retimed(exchange.head, exchange.deadline_ns, now)
                 return exchange
         return None
 
@@ -212,6 +228,10 @@ class Pool:
 
     def _stopping(self) -> Stopping:
         return Stopping(f"the gateway stopped before {self.origin.name} had answered", self.origin.name)
+
+    def _too_many(self) -> Overloaded:
+        why = f"{len(self._waiting)} requests wait for a connection to {self.origin.name} already; try again shortly"
+        return Overloaded(why, self.origin.name)
 
     def _too_late(self, exchange: Exchange) -> DeadlineExceeded:
         late = f"{self.origin.name} did not answer within {exchange.allowed_ms:.0f} ms"

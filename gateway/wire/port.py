@@ -11,6 +11,7 @@ from typing import Protocol
 from gateway.config import LimitSettings
 from gateway.errors import GatewayError
 from gateway.messages import WireReply, WireRequest
+from gateway.metrics import Board, Slot
 from gateway.tasks import Tasks
 from gateway.wire.asgi_calls import Application
 from gateway.wire.deadlines import Deadlines
@@ -50,13 +51,14 @@ class Port:
     the one before it has set. `scheme` is http or https.
     """
 
-    def __init__(self, face: Face, application: Application, limits: LimitSettings) -> None:
-        """To be made where a loop runs. `deadlines` are to be closed."""
+    def __init__(self, face: Face, application: Application, limits: LimitSettings, board: Board | None = None) -> None:
+        """To be made where a loop runs. `deadlines` are to be closed. `board` is told how many there are."""
         self.loop = asyncio.get_running_loop()
         self.face = face
         self.application = application
         self.limits = limits
         self.scheme = "http"
+        self.board = board
         self.context = contextvars.copy_context()
         self.deadlines = Deadlines(self.loop)
         self.connections: set[Connection] = set()
@@ -64,8 +66,21 @@ class Port:
         self.farewells = Tasks()
         self.draining = False
 
+    def welcome(self, connection: Connection) -> bool:
+        """Take a connection that is made onto the list, and tell whether it is one of those that are served."""
+        self.connections.add(connection)
+        count = len(self.connections)
+        crowded = count > self.limits.max_connections
+        if self.board is not None:
+            self.board[Slot.CONNECTIONS] = count
+            if crowded:
+                self.board.add(Slot.CONNECTIONS_REFUSED)
+        return not crowded
+
     def forget(self, connection: Connection) -> None:
         """Take a connection that is lost off the list."""
         self.connections.discard(connection)
+        if self.board is not None:
+            self.board[Slot.CONNECTIONS] = len(self.connections)
         if not self.connections:
             self.emptied.set()

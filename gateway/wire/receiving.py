@@ -14,7 +14,7 @@ from msgspec import Struct
 from gateway.config import LimitSettings
 from gateway.errors import BodyTooLarge, HeadTooLarge, MalformedRequest, RequestError
 from gateway.messages import WireRequest
-from gateway.wire.heads import Head, check_size, head_too_large, read_head
+from gateway.wire.heads import Head, check_protocol, check_size, head_too_large, plain_line, read_head
 
 _PIECE = 16 * 1024
 """Bytes given to the parser at once. It cannot be stopped at the end of a message, so this bounds how many requests it
@@ -51,6 +51,9 @@ class Receiver:
         self._at = 0
         self.ended = False
         self._doubtful = False  # whether the head, where it ends in this piece, may be larger than is allowed
+        self._piece: bytes | memoryview = b""  # what is being read
+        self._plain = 0  # where the line of an HTTP request ends with which it begins, until a head has ended
+        self._looked = 0  # up to where, in `_begun` and it, the lines of requests have been looked at
         self._upgrade = False  # whether the parser takes what follows the head for another protocol
         self._repeating = False  # whether the parser is being told a head that it knows already
         self._received_ns = self._started_ns = 0
@@ -64,6 +67,7 @@ class Receiver:
         self._target = b""
         self._fields: list[tuple[bytes, bytes]] = []
         self._body: bytes | bytearray = b""
+        self._begun = b""  # pieces before this one that its head, or what is before it in the first of them, stands in
         self._grown = 0  # bytes of whole pieces that neither began nor ended the head, or the chunked body
 
     def offer(self, data: bytes) -> None:
@@ -89,6 +93,9 @@ class Receiver:
 
     def _feed(self, piece: bytes | memoryview) -> None:
         known, was_within = len(self.turns), self.within
+        self._piece, self._plain = piece, 0 if was_within else plain_line(piece)
+        if not self._begun:
+            self._looked = 0
         self.within = True
         self._doubtful = was_within or len(piece) > self._most_head
         try:
@@ -103,9 +110,12 @@ class Receiver:
         except HttpParserError as error:
             if not self.ended:
                 raise MalformedRequest(f"the request is not well-formed HTTP/1.1: {error}") from None
-        if was_within and self.within and len(self.turns) == known:
-            self._grown += len(piece)
-            self._check_growth()
+        if self.within:
+            if self.head is None:
+                self._begun += piece
+            if was_within and len(self.turns) == known:
+                self._grown += len(piece)
+                self._check_growth()
 
     def refuse(self, error: RequestError, is_inference: Callable[[str], bool]) -> None:
         """End the reading with a turn that refuses what had come of the last message.
@@ -154,6 +164,10 @@ class Receiver:
         self.head = head = read_head(self._parser, self._target, self._fields)
         self._fields = []
         self._grown = 0
+        if self._plain:
+            self._looked, self._plain = self._plain, 0
+        else:
+            self._look_at_line(head)
         if self._doubtful:
             check_size(head, self._most_head)
         if head.wrong is not None:
@@ -198,6 +212,11 @@ class Receiver:
             None,
             size,
         )
+
+    def _look_at_line(self, head: Head) -> None:
+        """Look at the line of a head that is not the first of its piece, or did not come in one."""
+        upto = check_protocol(head, b"".join((self._begun, self._piece)), self._looked)
+        self._looked, self._begun = max(0, upto - len(self._begun)), b""
 
     def _too_large(self, size: int) -> BodyTooLarge:
         return BodyTooLarge(f"body: {size} bytes or more; the limit is {self._most_body} bytes (limits.max_body_bytes)")

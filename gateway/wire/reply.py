@@ -9,6 +9,7 @@ one byte beyond the end. What a lenient reader lets pass is how the answer to on
 from typing import Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+from msgspec import Struct
 
 from gateway.messages import Headers
 
@@ -23,6 +24,9 @@ _LINE_ENDS: Final = b"\r\n"
 _OPENING: Final = b"HTTP/1."
 _USUAL_OPENING: Final = b"HTTP/1.1 "
 _BODILESS: Final = frozenset({204, 304})
+_HEAD_END: Final = b"\r\n\r\n"
+_MOST_REMEMBERED: Final = 512
+_MOST_REMEMBERED_BYTES: Final = 1024
 
 
 class NotHttp(Exception):
@@ -31,6 +35,19 @@ class NotHttp(Exception):
 
 class TooLarge(Exception):
     """The body is larger than the caller wants to have."""
+
+
+class _KnownHead(Struct, frozen=True):
+    """What the parser found in a head: one of a reply with Content-Length and a body."""
+
+    status: int
+    headers: Headers
+    length: int
+    reusable: bool
+
+
+_heads: dict[bytes, _KnownHead] = {}
+"""Heads as they came; a backend sends the same one for as long as its clock shows the same second, some for ever."""
 
 
 class ReplyReader:
@@ -91,6 +108,9 @@ class ReplyReader:
             NotHttp: it is none.
             TooLarge: its body is, or will be, larger than the limit.
         """
+        if self._opening == b"" and not self._head_only and self._is_known(data):
+            return True
+        whole = data if self._opening == b"" else b""
         if self._opening is not None:
             if data.startswith(_USUAL_OPENING) and not self._opening:
                 self._opening = None
@@ -112,7 +132,31 @@ class ReplyReader:
             self.parts.clear()  # nor is a body that follows the head that was asked for
         if self._length is None or not self.complete or self._bare + len(data) > MAX_HEAD_BYTES:
             self._check_sizes(len(data), new_head=not had_head)
+        if self.complete and whole and not self._head_only:
+            self._remember(whole)
         return self.complete
+
+    def _is_known(self, data: bytes) -> bool:
+        """Take a reply that has come in one piece and whose head has come before, to the last byte: what the parser
+        found in it then is in it now, and all that is left to see is that its body is as long as it says.
+        """
+        end = data.find(_HEAD_END) + len(_HEAD_END)
+        head = _heads.get(data[:end])
+        if head is None or len(data) - end != head.length or (self._limit is not None and head.length > self._limit):
+            return False
+        self._opening = None
+        self.status, self.headers, self.reusable = head.status, head.headers, head.reusable
+        self.parts.append(data[end:])
+        self.complete = True
+        return True
+
+    def _remember(self, data: bytes) -> None:
+        """Keep what was found in the head of a reply that has come in one piece."""
+        end = data.find(_HEAD_END) + len(_HEAD_END)
+        if self._length and self._length == len(data) - end and not self._interim and end <= _MOST_REMEMBERED_BYTES:
+            if len(_heads) >= _MOST_REMEMBERED:
+                _heads.clear()  # what is in use is soon there again
+            _heads[data[:end]] = _KnownHead(self.status, self.headers, self._length, self.reusable)
 
     def end(self) -> bool:
         """Take that nothing more will come and return whether that completes the reply."""

@@ -18,10 +18,11 @@ from collections.abc import Coroutine
 from typing import Any, cast
 
 from gateway.arrival import Run
-from gateway.errors import ClientClosed, GatewayError, RequestError, RequestTimeout, Stopping
+from gateway.errors import ClientClosed, GatewayError, Overloaded, RequestError, RequestTimeout, Stopping
 from gateway.messages import HUNG_UP, WireReply, WireRequest
 from gateway.wire.asgi_calls import AsgiCall, defect_of
 from gateway.wire.deadlines import NEVER, Patience
+from gateway.wire.heads import Head
 from gateway.wire.port import Port
 from gateway.wire.receiving import Receiver, Turn
 from gateway.wire.replies import CONTINUE, write_reply
@@ -58,9 +59,11 @@ class ServerProtocol(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self._receiver = Receiver(self._port.limits, peer[0] if isinstance(peer, tuple) else "")
         self._sender = Sender(self._transport, self._port.limits.send_seconds)
-        self._port.connections.add(self)
-        self._port.deadlines.watch(self)
-        self.due = self._loop.time() + self._port.limits.head_seconds
+        port = self._port
+        port.deadlines.watch(self)
+        self.due = self._loop.time() + port.limits.head_seconds
+        if not port.welcome(self):
+            self._turn_away()
 
     def data_received(self, data: bytes) -> None:
         """Take bytes, and serve what they complete."""
@@ -248,6 +251,14 @@ class ServerProtocol(asyncio.Protocol):
             self._drive()
         elif not self._transport.is_closing():
             self._end(cut_off=turn.error is not None)
+
+    def _turn_away(self) -> None:
+        """Answer a connection beyond `limits.max_connections` whatever it may ask, and end it."""
+        head = Head("", "1.1", b"", (), {}, "")
+        head.keep_alive = False
+        reply = self._port.face.refuse(Overloaded("too many connections are open; connect again a little later"))
+        self._sender.write(write_reply(reply, head, self._port.deadlines.date))
+        self._end(cut_off=True)
 
     def _say_close_if_last(self, turn: Turn) -> None:
         if not self._has_more():

@@ -11,7 +11,7 @@ wakes ten times a second for what our deadlines do anyway.
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import uvicorn
@@ -24,6 +24,10 @@ from gateway.wire.server import ServerProtocol
 _LAST_WORDS_SECONDS = 0.3
 """What requests have for their records and replies when they are stopped at the end of a drain."""
 _LOOK_SECONDS = 1.0
+_ACCEPTED_AT_ONCE = 16
+"""Connections accepted in one turn of the loop. libuv accepts one for each listener, so that processes which share a
+socket get alike; but a busy loop takes some 100 turns a second, and then a probe for health would have to wait behind
+every connection that came before it. More listeners on the same socket cost a failed accept each."""
 
 
 async def serve_data_until(
@@ -39,7 +43,7 @@ async def serve_data_until(
     """
     certificates = Certificates(tls) if tls.cert is not None else None
     port.scheme = "https" if certificates is not None else "http"
-    server = await _listen(port, listening, certificates)
+    servers = await _listen(port, listening, certificates)
     stopping = asyncio.create_task(stop.wait(), name="stop")
     try:
         while not stopping.done():
@@ -47,21 +51,29 @@ async def serve_data_until(
             if certificates is not None and certificates.changed():
                 # Another listener on the same socket: connections that wait to be accepted are the socket's, those
                 # that are open have their context already, and nobody sees a port that is closed.
-                before, server = server, await _listen(port, listening, certificates)
-                before.close()
+                before, servers = servers, await _listen(port, listening, certificates)
+                _close(before)
     finally:
         stopping.cancel()
-        server.close()
+        _close(servers)
         listening.close()
     await _drain(port, drain_seconds)
 
 
-async def _listen(port: Port, listening: socket.socket, certificates: Certificates | None) -> asyncio.Server:
+async def _listen(port: Port, listening: socket.socket, certificates: Certificates | None) -> list[asyncio.Server]:
     seconds = port.limits.head_seconds
     tls: dict[str, Any] = {}
     if certificates is not None:
         tls = {"ssl": certificates.context, "ssl_handshake_timeout": seconds, "ssl_shutdown_timeout": seconds}
-    return await port.loop.create_server(lambda: ServerProtocol(port), sock=listening.dup(), backlog=2048, **tls)
+    return [
+        await port.loop.create_server(lambda: ServerProtocol(port), sock=listening.dup(), backlog=2048, **tls)
+        for _ in range(_ACCEPTED_AT_ONCE)
+    ]
+
+
+def _close(servers: Iterable[asyncio.Server]) -> None:
+    for server in servers:
+        server.close()
 
 
 async def _drain(port: Port, seconds: float) -> None:

@@ -3,6 +3,7 @@
 Belongs here: what a request line, `host` and framing headers look like. Never here: connections.
 """
 
+import re
 from functools import lru_cache
 from typing import Final
 from urllib.parse import quote, urlsplit
@@ -12,11 +13,14 @@ from msgspec import Struct
 from gateway import __version__
 from gateway.errors import BackendUnreachable
 from gateway.messages import Headers
+from gateway.timeouts import TIMEOUT_HEADER, remaining
 
 _OWN_HEADERS: Final = f"user-agent: pointsman/{__version__}\r\naccept-encoding: identity\r\n"
 _WITH_LENGTH: Final = frozenset({"POST", "PUT", "PATCH"})
 """Methods whose requests say that they have no body, when they have none (RFC 9110, section 8.6)."""
 _SAFE: Final = "!$%&'()*+,/:;=@[]|~?"
+_TIMEOUT: Final = TIMEOUT_HEADER.encode()
+_TOLD: Final = re.compile(rb"\r\n%b: [0-9]+\r\n" % _TIMEOUT)
 _PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -70,6 +74,12 @@ def parse_target(method: str, url: str) -> Target:
         with_length=method in _WITH_LENGTH,
         head_only=method == "HEAD",
     )
+
+
+def retimed(head: bytes, deadline_ns: int, now_ns: int) -> bytes:
+    """Return the head of a request that has waited until `now_ns`: the time that it tells, if any, is told anew."""
+    told = b"\r\n%b: %b\r\n" % (_TIMEOUT, remaining(deadline_ns, now_ns).encode())
+    return _TOLD.sub(lambda _: told, head, count=1)
 
 
 def encode_head(target: Target, headers: Headers, length: int | None) -> bytes:

@@ -34,7 +34,7 @@ from tests.journals import made, open_journal
 
 SEGMENT_BYTES = 5_000
 BODY_BYTES = 700
-GROUPS = 16 if os.environ.get("FULL_COUNT") == "1" else 7
+GROUPS = 16 if os.environ.get("FULL_IMAGES") == "1" else 7
 
 
 def main() -> None:

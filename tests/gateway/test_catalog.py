@@ -7,7 +7,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.catalog import METADATA_CONTRACT, Manifest, encode_manifest, parse_manifest, same_content
+from gateway.catalog import (
+    METADATA_CONTRACT,
+    Ejection,
+    Health,
+    Manifest,
+    encode_manifest,
+    parse_manifest,
+    same_content,
+)
 from gateway.errors import InvalidDocument
 
 SHA = "0f" * 32
@@ -55,10 +63,21 @@ def test_the_manifest_of_the_design_is_parsed_whole() -> None:
 
 
 def test_a_manifest_comes_back_from_its_canonical_json() -> None:
-    for backend in (ONNX, http("http://10.0.0.7:8080", model="fraud-v2", version=None, timeout_ms=1000)):
+    watched = http("http://h", ejection={"after": 0, "most_ms": 1}, health={"path": "/healthz", "interval_ms": 500})
+    for backend in (ONNX, watched, http("http://10.0.0.7:8080", model="fraud-v2", version=None, timeout_ms=1000)):
         parsed = manifest(backend=backend)
         assert parse_manifest(encode_manifest(parsed)) == parsed
         assert encode_manifest(parse_manifest(encode_manifest(parsed))) == encode_manifest(parsed)
+
+
+def test_nothing_is_asked_and_five_failures_eject_unless_the_manifest_says_otherwise() -> None:
+    backend = manifest(backend=http("http://h", health={}, ejection={})).backend.http
+    assert backend is not None
+    assert backend.ejection == Ejection(after=5, for_ms=30_000, most_ms=300_000)
+    assert backend.health == Health(None, 10_000, 2_000, unhealthy_after=3, healthy_after=2)
+    bare = manifest(backend=http("http://h")).backend.http
+    assert bare is not None
+    assert (bare.ejection, bare.health) == (None, None)
 
 
 def test_a_version_that_is_forwarded_has_no_digest() -> None:
@@ -103,6 +122,26 @@ def test_what_the_metadata_contract_misses_is_named(fields: dict[str, Any], miss
         ({"backend": http("http://h", "http://h")}, "backend.http.urls[1]", "repeats backend.http.urls[0]"),
         ({"backend": http("http://h", timeout_ms=0)}, "backend.http.timeout_ms", "from 1 to 3600000 or null, got 0"),
         ({"backend": http("http://h", model="a b")}, "backend.http.model", "expected a model name"),
+        (
+            {"backend": http("http://h", ejection={"after": -1})},
+            "backend.http.ejection.after",
+            "from 0 to 1000, got -1",
+        ),
+        ({"backend": http("http://h", ejection={"for_s": 1})}, "backend.http.ejection.for_s", "did you mean for_ms?"),
+        ({"backend": http("http://h", ejection=5)}, "backend.http.ejection", "expected an object or null, got 5"),
+        ({"backend": http("http://h", health=True)}, "backend.http.health", "expected an object or null, got true"),
+        (
+            {"backend": http("http://h", health={"path": "ready"})},
+            "backend.http.health.path",
+            "a path that begins with /",
+        ),
+        ({"backend": http("http://h", health={"path": "/a?b"})}, "backend.http.health.path", "without query"),
+        ({"backend": http("http://h", health={"interval_ms": 9})}, "backend.http.health.interval_ms", "from 10 to"),
+        (
+            {"backend": http("http://h", health={"healthy_after": 0})},
+            "backend.http.health.healthy_after",
+            "from 1 to 100, got 0",
+        ),
         ({"code": {"git_commit": "HEAD"}}, "code.git_commit", "expected a commit of 7 to 64 lower-case hex digits"),
         ({"code": {"git_commit": "9F2C1AB"}}, "code.git_commit", "expected a commit of 7 to 64 lower-case hex digits"),
         (

@@ -24,6 +24,7 @@ from gateway.examples import digit_samples, digits_folder
 from gateway.executors.onnx import OnnxExecutor
 from gateway.flight import Origin
 from gateway.gauges import BoardFolder
+from gateway.guards import Guards
 from gateway.logs import RequestLines
 from gateway.messages import Answer, InferRequest, Result, Work
 from gateway.metrics import Board, Slot
@@ -108,6 +109,8 @@ class HeldExecutor(OnnxExecutor):
 class Serving:
     """A data plane and what the tests look at beside it."""
 
+    guards: Guards
+
     def __init__(self, plane: DataPlane, kept: Kept, board: Board, shadows: Shadows, control: ControlPlane) -> None:
         self.plane, self.kept, self.board, self.shadows, self.control = plane, kept, board, shadows, control
         self.protocol = OipV2()
@@ -161,12 +164,14 @@ async def serving(
     await control.put_cohort("beta", b'{"name": "beta", "keys": ["bea"]}', None, origin)
     rules = Rules(store, executor_for, folder / "rules", board, RulesSettings(), "gateway/w0")
     kept = Kept()
-    shadows = Shadows(shadow or ShadowSettings(), kept, board)
-    plane = DataPlane(rules, kept, shadows, board, Origin("gateway", "w0"), RequestLines("info"))
+    guards = Guards(board)
+    shadows = Shadows(shadow or ShadowSettings(), kept, board, guards.overload)
+    plane = DataPlane(rules, kept, shadows, board, Origin("gateway", "w0"), RequestLines("info"), guards)
     await rules.start()
     following = asyncio.create_task(rules.run())
     try:
         made = Serving(plane, kept, board, shadows, control)
+        made.guards = guards
         await made.put(route, rules)
         yield made, rules
     finally:
@@ -400,6 +405,32 @@ def test_a_route_time_out_is_a_504_with_a_record(run: Callable[..., None]) -> No
         assert (answer.rendered.status, record.error_code, record.outcome) == (504, "deadline_exceeded", "failed")
 
     run(test, {**ROUTE, "timeout_ms": 500})
+
+
+def test_a_caller_may_ask_for_less_time_than_the_route_allows_but_not_for_more(run: Callable[..., None]) -> None:
+    async def test(made: Serving, _: Rules) -> None:
+        for asked_ms, status in (("200", 504), ("999999", 200)):
+            headers = {"x-request-timeout-ms": asked_ms}
+            request = InferRequest("digits", None, headers, BODY, "", time_ns(), monotonic_ns() - 10**9)
+            answer = await made.plane.infer(request, made.protocol)
+            assert (answer.rendered.status, made.kept.records[-1].status) == (status, status)
+        late = InferRequest(
+            "digits", None, {"x-request-timeout-ms": "9999999"}, BODY, "", time_ns(), monotonic_ns() - 31 * 10**9
+        )
+        assert (await made.plane.infer(late, made.protocol)).rendered.status == 504
+
+    run(test)
+
+
+def test_a_time_that_is_no_number_is_refused_by_name_and_recorded(run: Callable[..., None]) -> None:
+    async def test(made: Serving, _: Rules) -> None:
+        answer = await made.infer(headers={"x-request-timeout-ms": "2s"})
+        assert answer.rendered.status == 400
+        assert b"X-Request-Timeout-Ms: expected a whole number of milliseconds" in answer.rendered.body
+        record = made.kept.records[-1]
+        assert (record.outcome, record.error_code, record.attempts) == ("refused", "invalid_header", ())
+
+    run(test)
 
 
 def test_a_shadow_starts_only_when_the_reply_has_left_and_leaves_its_own_record(run: Callable[..., None]) -> None:

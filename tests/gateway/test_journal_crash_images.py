@@ -29,9 +29,9 @@ from tests.gateway.journal_session import GROUPS, SEGMENT_BYTES, secret_of
 from tests.gateway.syscall_trace import Image, traced, why_not
 from tests.journals import assert_chained, made, open_journal, read_what_can_be
 
-FULL = os.environ.get("FULL_COUNT") == "1"
-RANDOM_LOSSES = 100 if FULL else 14
-IMAGES = 5_000 if FULL else 1_200
+FULL = os.environ.get("FULL_IMAGES") == "1"  # a longer session, and some 14 000 images in a minute and a half
+RANDOM_LOSSES = 100 if FULL else 30
+IMAGES = 5_000 if FULL else 2_000
 # What a kill without a power cut leaves, or a power cut that takes all that was not synced: there nothing is damaged.
 CLEAN = ("nothing", "everything", "the end of the last write")
 

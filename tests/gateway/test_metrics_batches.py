@@ -20,11 +20,12 @@ Figures = dict[tuple[str, frozenset[tuple[str, str]]], float]
 REQUESTS, LATENCY = "pointsman_requests_total", "pointsman_request_latency_seconds"
 BACKENDS, ERRORS = "pointsman_backend_latency_seconds", "pointsman_errors_total"
 FALLBACKS, STALE = "pointsman_fallbacks_total", "pointsman_stale_requests_total"
+RETRIES, DIVERSIONS = "pointsman_retries_total", "pointsman_diversions_total"
 SHADOWS, SHADOW_LATENCY = "pointsman_shadow_requests_total", "pointsman_shadow_latency_seconds"
 ACTIONS = "pointsman_control_records_total"
 TIMES = st.integers(0, 40_000_000) | st.sampled_from([round(bound * 1e6) + off for bound in BUCKETS for off in (0, 1)])
 VERSIONS = st.sampled_from(["1", "2"])
-ATTEMPTS = st.builds(Attempt, VERSIONS, st.sampled_from(["onnx", "http://127.0.0.1:1"]), TIMES)
+ATTEMPTS = st.builds(Attempt, VERSIONS, st.sampled_from(["onnx", "http://127.0.0.1:1", ""]), TIMES)
 RECORDS = st.builds(
     Record,
     record_id=st.just("r"),
@@ -39,6 +40,7 @@ RECORDS = st.builds(
     response=st.just(Payload(0)),
     intended=st.none() | VERSIONS,
     served=st.none() | VERSIONS,
+    reason=st.sampled_from([None, "split", "brake"]),
     known_model=st.booleans(),
     error_code=st.sampled_from([None, "model_failed", "unknown_version", "version_not_allowed"]),
     attempts=st.lists(ATTEMPTS, max_size=3).map(tuple),
@@ -53,7 +55,7 @@ class Reference:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        counters = (REQUESTS, ERRORS, FALLBACKS, STALE, SHADOWS, ACTIONS)
+        counters = (REQUESTS, ERRORS, FALLBACKS, RETRIES, DIVERSIONS, STALE, SHADOWS, ACTIONS)
         self._counters = {name: Counter(name, "-", METRICS[name].labels, registry=self._registry) for name in counters}
         self._timed = {
             name: Histogram(name, "-", METRICS[name].labels, registry=self._registry, buckets=BUCKETS)
@@ -65,7 +67,9 @@ class Reference:
             self._count(ACTIONS, record.action or "")
             return
         model = record.model if record.known_model else UNKNOWN_MODEL
-        version = record.served or record.intended
+        braked = record.reason == "brake" and record.attempts
+        first = record.attempts[0].version if braked else record.intended
+        version = record.served or first
         in_vain = record.served is None and record.error_code in {"unknown_version", "version_not_allowed"}
         if version is None or in_vain or not record.known_model:
             version = NO_VERSION
@@ -74,12 +78,17 @@ class Reference:
         self._time(SHADOW_LATENCY if shadow else LATENCY, record.total_us, model, version)
         if shadow:
             return
-        for attempt in record.attempts:
-            self._time(BACKENDS, attempt.infer_us, model, attempt.version, attempt.backend)
+        for number, attempt in enumerate(record.attempts):
+            if attempt.backend:
+                self._time(BACKENDS, attempt.infer_us, model, attempt.version, attempt.backend)
+            if number and record.attempts[number - 1].version == attempt.version:
+                self._count(RETRIES, model, attempt.version)
         if record.error_code is not None:
             self._count(ERRORS, model, version, record.error_code)
-        if record.served and record.intended and record.served != record.intended:
-            self._count(FALLBACKS, model, record.intended, record.served)
+        if record.served and first and record.served != first:
+            self._count(FALLBACKS, model, first, record.served)
+        if record.intended and first and first != record.intended:
+            self._count(DIVERSIONS, model, record.intended, first)
         if record.stale:
             self._count(STALE, model)
 

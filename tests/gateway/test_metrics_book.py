@@ -1,5 +1,6 @@
 """The Prometheus book: which record counts where, what boards and recorder add, and that no caller invents a label."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -7,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
@@ -15,6 +17,7 @@ from gateway import __version__
 from gateway.book import BUCKETS, Book
 from gateway.metrics import METRICS, Board, Lag, Sealing, Slot
 from gateway.record import Attempt, Frame, Payload, Record
+from gateway.standings import Standing, standings_path
 
 
 @pytest.fixture
@@ -109,6 +112,28 @@ def test_a_fallback_counts_under_both_versions_and_every_try_under_its_own(book:
     }
 
 
+def test_a_diversion_by_the_brake_counts_for_the_version_that_was_tried_instead(book: Book) -> None:
+    _observe(book, intended="2", reason="brake")
+    failed = (Attempt("1", "onnx", 9, None, "model_failed"),)
+    _observe(book, intended="2", reason="brake", served=None, outcome="failed", attempts=failed)
+    assert _values(book, "pointsman_diversions_total") == {("fraud", "2", "1"): 2}
+    assert _values(book, "pointsman_requests_total") == {("fraud", "1", "served"): 1, ("fraud", "1", "failed"): 1}
+    assert _values(book, "pointsman_fallbacks_total") == {}
+
+
+def test_a_fallback_after_a_diversion_counts_from_the_version_that_was_tried_instead(book: Book) -> None:
+    tries = (Attempt("3", "onnx", 900, None, "model_failed"), Attempt("1", "onnx", 100, 200))
+    _observe(book, intended="2", reason="brake", attempts=tries)
+    assert _values(book, "pointsman_diversions_total") == {("fraud", "2", "3"): 1}
+    assert _values(book, "pointsman_fallbacks_total") == {("fraud", "3", "1"): 1}
+
+
+def test_a_try_that_was_not_made_has_no_latency(book: Book) -> None:
+    tries = (Attempt("2", "", 0, None, "overloaded"), Attempt("1", "onnx", 100, 200))
+    _observe(book, intended="2", attempts=tries)
+    assert _values(book, "pointsman_backend_latency_seconds_count") == {("fraud", "1", "onnx"): 1}
+
+
 def test_a_refusal_before_any_decision_has_no_version(book: Book) -> None:
     _observe(book, served=None, intended=None, outcome="refused", error_code="malformed_body", attempts=())
     assert _values(book, "pointsman_requests_total") == {("fraud", "_none", "refused"): 1}
@@ -195,6 +220,12 @@ def test_the_board_of_a_living_worker_is_shown(book: Book, tmp_path: Path) -> No
         Slot.RULES_ALARM: 1,
         Slot.VERSIONS_LOADED: 3,
         Slot.SHADOW_DROPPED_BODY_SIZE: 4,
+        Slot.SHED: 9,
+        Slot.CONNECTIONS_REFUSED: 8,
+        Slot.CONNECTIONS: 12,
+        Slot.LOOP_LAG_US: 1_500,
+        Slot.LIMITS_IN_FORCE: 2,
+        Slot.VERSIONS_BRAKED: 1,
     }.items():
         board[slot] = value
     worker = ("worker-0",)
@@ -204,6 +235,12 @@ def test_the_board_of_a_living_worker_is_shown(book: Book, tmp_path: Path) -> No
     assert _values(book, "pointsman_rules_revision") == {worker: 41}
     assert _values(book, "pointsman_rules_alarm") == {worker: 1}
     assert _values(book, "pointsman_versions_loaded") == {worker: 3}
+    assert _values(book, "pointsman_shed_requests_total") == {worker: 9}
+    assert _values(book, "pointsman_connections_refused_total") == {worker: 8}
+    assert _values(book, "pointsman_open_connections") == {worker: 12}
+    assert _values(book, "pointsman_loop_lag_seconds") == {worker: 0.0015}
+    assert _values(book, "pointsman_versions_limited") == {worker: 2}
+    assert _values(book, "pointsman_versions_braked") == {worker: 1}
     assert 5 <= _values(book, "pointsman_rules_age_seconds")[worker] < 60
     dropped = _values(book, "pointsman_shadow_dropped_total")
     assert dropped == {
@@ -211,6 +248,7 @@ def test_the_board_of_a_living_worker_is_shown(book: Book, tmp_path: Path) -> No
         ("worker-0", "body_size"): 4,
         ("worker-0", "not_ready"): 0,
         ("worker-0", "stopping"): 0,
+        ("worker-0", "overload"): 0,
     }
     board[Slot.IN_FLIGHT] = 6
     assert _values(book, "pointsman_in_flight_requests") == {worker: 6}
@@ -305,6 +343,33 @@ def test_losses_and_refusals_are_shown_by_worker_and_outlive_it(book: Book, tmp_
     board.close()
 
 
+def test_tries_made_again_on_the_same_version_count_and_a_fallback_does_not(book: Book) -> None:
+    first, again = Attempt("1", "http://a", 400, error="backend_unreachable"), Attempt("1", "http://b", 400, 503)
+    _observe(book, served="2", attempts=(first, again, again, Attempt("2", "http://c", 400, 200)))
+    assert _values(book, "pointsman_retries_total") == {("fraud", "1"): 2}
+
+
+def test_backends_in_trouble_are_told_by_version_and_of_a_dead_worker_only_what_counts_on(
+    book: Book, tmp_path: Path
+) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for worker, pid in ((0, os.getpid()), (1, gone.pid)):
+        board = _board(tmp_path, worker)
+        board.begin()
+        board[Slot.PID] = pid
+        board[Slot.RETRIES_REFUSED] = 7
+        board.close()
+        told = [Standing("fraud", "1", ejected=1, unhealthy=2, ejections=3 + worker)]
+        standings_path(tmp_path, worker).write_bytes(msgspec.json.encode(told))
+    _board(tmp_path, 2).close()
+    label = ("worker-0", "fraud", "1")
+    assert _values(book, "pointsman_backends_ejected") == {label: 1}
+    assert _values(book, "pointsman_backends_unhealthy") == {label: 2}
+    assert _values(book, "pointsman_backend_ejections_total") == {label: 3, ("worker-1", "fraud", "1"): 4}
+    assert _values(book, "pointsman_retries_refused_total") == {("worker-0",): 7, ("worker-1",): 7, ("worker-2",): 0}
+
+
 def test_the_build_is_told(book: Book) -> None:
     [build] = [sample for sample in _samples(book) if sample.name == "pointsman_build_info"]
     assert build.labels["version"] == __version__
@@ -320,7 +385,10 @@ def test_every_figure_of_the_table_is_rendered_with_its_kind_its_help_and_its_la
     book.watch(FixedLag(Lag(records=0, bytes=0, seconds=0.0, corrupt_frames=0)), lambda: Sealing(time.time_ns(), 0))
     _observe(book, role="control", action="audit.erase")
     _observe(book, intended="2", stale=True, error_code="model_failed")
+    _observe(book, attempts=(Attempt("1", "http://a", 400, error="backend_unreachable"),) * 2)
+    _observe(book, intended="2", reason="brake")
     _observe(book, role="shadow")
+    standings_path(tmp_path, 0).write_bytes(b'[{"model": "fraud", "version": "1", "ejections": 1}]')
     text = book.render().decode()
     rendered = {family.name: family for family in text_string_to_metric_families(text)}
     assert set(rendered) == {name.removesuffix("_total") for name in METRICS}

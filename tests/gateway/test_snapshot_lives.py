@@ -60,17 +60,20 @@ def test_republished_rules_are_followed_by_every_worker_and_change_nothing(run_b
         ours = worker.snapshot.head
         executor = worker.executor("fraud", "1")
         bench.valkey.empty()
+        republished = documents_kept(bench.folder)
         if begun:
             await bench.store.initialise()
-            await bench.write(bench.cohort("published meanwhile"))
+            await bench.write(bench.cohort("published-meanwhile"))
+            republished.append(("cohort", "published-meanwhile", None))
         await until(lambda: worker.alarm and other.alarm)
-        head = await bench.resettle("second", {ours.epoch: 3}, *documents_kept(bench.folder), beyond=3)
+        head = await bench.resettle("second", {ours.epoch: 3}, *republished, beyond=3)
         assert head.revision > 3
         await until(lambda: not worker.alarm and not other.alarm and not worker.rules.stale)
         for one in (worker, other):
             await one.reach(head.revision)
             assert one.snapshot.head == head
             assert timeout_ms(one) == 3
+            assert not one.snapshot.cohorts
         assert worker.executor("fraud", "1") is executor
         revision = await bench.write(bench.route("fraud", WHOLE, timeout_ms=99))
         for one in (worker, other):
@@ -107,6 +110,50 @@ def test_accepted_rules_take_the_place_of_newer_ones(run_private_bench: RunBench
         assert saved is not None
         assert saved.head == head
         assert json.loads(saved.documents["route", "fraud"].json)["timeout_ms"] == 3
+
+    run_private_bench(scenario)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["with a good one before", "unheard of before"])
+def test_document_that_does_not_parse_is_complained_of_until_republished_rules_are_without_it(
+    run_bench: RunBench, known: bool
+) -> None:
+    async def scenario(bench: Bench) -> None:
+        worker = await in_force(bench)
+        if known:
+            await bench.write(bench.cohort("beta", keys=["u-1"]))
+            await bench.healthy("w0", 4)
+        ours = await bench.write(("cohort", "beta", b"{}"))
+        await bench.acknowledgement("w0", ours, alarm="documents")
+        epoch = worker.snapshot.head.epoch
+        kept = [one for one in documents_kept(bench.folder) if one[1] != "beta"]
+        bench.valkey.empty()
+        await bench.resettle("second", {epoch: ours}, *kept, beyond=ours)
+        await bench.acknowledgement("w0", ours + 1, lambda problems: not problems)
+        await until(lambda: not worker.alarm)
+        assert not worker.snapshot.cohorts
+
+    run_bench(scenario)
+
+
+def test_document_that_does_not_parse_is_complained_of_until_an_older_copy_is_accepted(
+    run_private_bench: RunBench,
+) -> None:
+    async def scenario(bench: Bench) -> None:
+        worker = await in_force(bench)
+        await bench.write(bench.cohort("beta", keys=["u-1"]))
+        await bench.healthy("w0", 4)
+        copy = bench.folder.with_name("copy")
+        restore_older_copy(bench.valkey, copy)
+        await see_closed_connections()
+        ours = await bench.write(("cohort", "beta", b"{}"))
+        await bench.acknowledgement("w0", ours, alarm="documents")
+        restore_older_copy(bench.valkey, copy)
+        await see_closed_connections()
+        await bench.resettle("second", {worker.snapshot.head.epoch: ours}, beyond=ours)
+        await bench.acknowledgement("w0", ours + 1, lambda problems: not problems)
+        await until(lambda: not worker.alarm)
+        assert worker.snapshot.cohorts.keys() == {"beta"}
 
     run_private_bench(scenario)
 

@@ -25,6 +25,7 @@ from routing import (
     shadows_for,
     unit_digest,
 )
+from routing.hashing import scores, smallest, winner
 from routing.resolve import draw
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -78,6 +79,9 @@ captures = optional(
     max_bytes=st.integers(0, 16 * 2**20),
     redact=st.just(["/a/~1b/0", "/é"]),
 )
+brakes = st.none() | st.integers(1, 10_000).flatmap(
+    lambda of: st.fixed_dictionaries({"failures": st.integers(1, of), "of": st.just(of)})
+)
 route_documents = st.builds(
     lambda model, split, rest: {"model": model, "split": split, **rest},
     names,
@@ -90,7 +94,11 @@ route_documents = st.builds(
         fallback=st.lists(versions, max_size=3, unique=True),
         client_versions=st.sampled_from(["allow", "deny"]),
         timeout_ms=st.integers(1, 3_600_000),
+        idempotent=st.booleans(),
+        retries=st.integers(0, 3),
         capture=captures,
+        brake=brakes,
+        slowdown=st.none() | st.integers(2, 1_000),
     ),
 )
 routes = route_documents.map(parse_route)
@@ -249,3 +257,10 @@ def test_a_split_whose_sum_is_off_is_refused(document: dict[str, Any], data: st.
     with pytest.raises(DocumentError) as refused:
         parse_route(document)
     assert refused.value.path == "split"
+
+
+@unhurried
+@given(texts, keys, splits(2))
+def test_the_winner_is_the_version_of_the_smallest_score(salt: str, key: str, split: dict[str, int]) -> None:
+    unit = unit_digest(key)
+    assert winner(salt, unit, split) == smallest(scores(salt, unit, split))

@@ -27,6 +27,8 @@ ROUTE: dict[str, Any] = {
     "fallback": ["1"],
     "client_versions": "allow",
     "timeout_ms": 2_000,
+    "idempotent": True,
+    "retries": 2,
     "capture": {"request": "full", "response": "none", "max_bytes": 65_536, "redact": ["/inputs/0"]},
 }
 COHORT: dict[str, Any] = {"name": "beta", "keys": ["u-17"], "match": [{"header": "x-tenant", "in": ["acme"]}]}
@@ -171,7 +173,8 @@ def test_the_canonical_json_has_every_field_and_one_order_of_keys() -> None:
     assert encode_document(parse_route(b'{"split":{"b":4000,"a":6000},"model":"fraud"}')) == (
         b'{"model":"fraud","salt":"fraud","split":{"a":6000,"b":4000},"key":[{"header":"x-routing-key"}],"pins":[],'
         b'"shadows":[],"fallback":[],"client_versions":"allow","timeout_ms":30000,'
-        b'"capture":{"request":"full","response":"full","max_bytes":65536,"redact":[]}}'
+        b'"idempotent":false,"retries":1,'
+        b'"capture":{"request":"full","response":"full","max_bytes":65536,"redact":[]},"brake":null,"slowdown":null}'
     )
 
 

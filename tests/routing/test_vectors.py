@@ -25,7 +25,7 @@ from routing import (
     shadows_for,
     unit_digest,
 )
-from routing.hashing import score, scores, winner
+from routing.hashing import score, scores, smallest, winner
 
 CASES = Path(__file__).parent / "cases"
 
@@ -95,6 +95,7 @@ def test_a_request_is_decided_as_the_vector_says(case: dict[str, Any]) -> None:
         keyed=key is not None,
         asked_version=request["asked_version"],
         headers=request["headers"],
+        braked=tuple(request.get("braked", ())),
     )
     assert (facts.unit.hex(), facts.keyed) == (case["unit"], case["keyed"])
     if "refused" in case:

@@ -427,7 +427,13 @@ def test_explain_says_rule_by_rule_which_version_serves(with_admin: WithAdmin) -
         await at.http.put(PLACE, json={**ROUTE, "pins": [{"cohort": "beta", "version": "2"}]})
         place = f"{PLACE}/explain"
         pinned = (await at.http.post(place, json={"key": "u-17"})).json()
-        assert pinned["decision"] == {"version": "2", "reason": "pin", "rule": "pins[0]", "cohort": "beta"}
+        assert pinned["decision"] == {
+            "version": "2",
+            "reason": "pin",
+            "rule": "pins[0]",
+            "cohort": "beta",
+            "instead_of": None,
+        }
         assert (pinned["model"], pinned["revision"]) == ("fraud", 4)
         assert [step["rule"] for step in pinned["steps"]] == ["client_versions", "pins[0]"]
         by_header = (await at.http.post(place, json={"headers": {"X-Routing-Key": "u-17"}})).json()

@@ -29,6 +29,7 @@ from routing import (
 from tests.records import DAY, ChainedJournal
 
 RECEIVED_NS = 1_790_000_000_000_000_000
+BRAKE = {"failures": 5, "of": 20}
 BETA = parse_cohort({"name": "beta", "keys": ["u-17"], "match": [{"header": "x-tenant", "in": ["acme"]}]})
 
 
@@ -301,6 +302,39 @@ def test_a_shadow_that_does_not_say_what_it_copies_is_a_difference(fields: dict[
     assert "this one does not" in why(copy_of("r-1", **fields), route())
 
 
+# ── diverted by the brake ────────────────────────────────────────────────────────────────────────────────────────
+
+BRAKED: dict[str, Any] = {
+    "reason": "brake",
+    "rule": "brake",
+    "intended": "1",
+    "served": "2",
+    "braked": ("1",),
+    "attempts": (Attempt("2", "onnx", 9, 200),),
+}
+
+
+def test_a_diversion_that_follows_from_the_braked_versions_is_no_difference() -> None:
+    assert why(record(**BRAKED), route(brake=BRAKE)) == ""
+
+
+def test_a_diversion_on_a_route_without_a_brake_is_a_difference() -> None:
+    assert "the rules give version 1 by split" in why(record(**BRAKED), route())
+
+
+def test_a_diversion_from_a_version_that_was_not_braked_is_a_difference() -> None:
+    assert "the rules give version 1 by split" in why(record(**BRAKED | {"braked": ("2",)}), route(brake=BRAKE))
+
+
+def test_a_diversion_to_a_version_that_the_hashing_does_not_give_is_a_difference() -> None:
+    said = why(record(**BRAKED | {"served": "1", "attempts": (Attempt("1", "onnx", 9, 200),)}), route(brake=BRAKE))
+    assert said == "version 1 was tried, or served, out of turn: the route allows 2"
+
+
+def test_a_request_that_was_served_by_a_braked_version_is_a_difference() -> None:
+    assert "the rules give version 1 by brake" in why(record(braked=("1",)), route(brake=BRAKE))
+
+
 # ── what nobody can tell, and long lists ─────────────────────────────────────────────────────────────────────────
 
 
@@ -332,33 +366,44 @@ KEYS = st.text(min_size=1, max_size=8)
     asked=st.sampled_from([None, "1", "2"]),
     deny=st.booleans(),
     later=st.booleans(),
+    braked=st.lists(st.sampled_from(["1", "2"]), unique=True).map(sorted).map(tuple),
+    brake=st.booleans(),
 )
 def test_every_decision_of_the_code_that_serves_is_found_right_and_no_other_is(  # noqa: PLR0917 - drawn one by one
-    key: str, keyed: bool, tenant: str | None, asked: str | None, deny: bool, later: bool
+    key: str,
+    keyed: bool,
+    tenant: str | None,
+    asked: str | None,
+    deny: bool,
+    later: bool,
+    braked: tuple[str, ...],
+    brake: bool,
 ) -> None:
     by = route(
         pins=[{"cohort": "beta", "version": "2", "expires": "2026-09-21T14:13:21Z"}],
         client_versions="deny" if deny else "allow",
+        brake=BRAKE if brake else None,
     )
     received_ns = RECEIVED_NS + (10**10 if later else 0)
     unit = unit_digest(key if keyed else "r-1")
     headers = {"x-tenant": tenant} if tenant is not None else {}
-    facts = Facts(unit, "r-1", received_ns, keyed, asked, headers)
+    facts = Facts(unit, "r-1", received_ns, keyed, asked, headers, braked)
     told: dict[str, Any] = {
         "unit": unit.hex(),
         "keyed": keyed,
         "headers": headers,
         "asked_version": asked,
         "received_ns": received_ns,
+        "braked": braked,
     }
     try:
         decision = resolve(by, {"beta": BETA}, facts)
     except VersionDenied:
         told |= {**REFUSED, "asked_version": asked, "error_code": "version_not_allowed"}
     else:
-        told |= msgspec.structs.asdict(decision) | {"intended": decision.version, "served": decision.version}
+        told |= msgspec.structs.asdict(decision) | {"intended": decision.intended, "served": decision.version}
         told |= {"attempts": (Attempt(decision.version, "onnx", 9, 200),)}
-        del told["version"]
+        del told["version"], told["instead_of"]
     right = record(**told)
     assert why(right, by, cohorts={"beta": BETA}) == ""
     if right.reason is not None:

@@ -2,105 +2,28 @@
 
 import asyncio
 import json
-import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager, suppress
-from typing import Any, cast
+from collections.abc import Awaitable
+from typing import Any
 
 import pytest
 
-from gateway.catalog import Signature, TensorSpec, parse_manifest
+from gateway.catalog import Signature, TensorSpec
 from gateway.errors import BackendProtocolError, BackendUnreachable, DeadlineExceeded, GatewayError
-from gateway.executors.http import HttpExecutor
-from gateway.messages import Headers, Lane, Rendered, Result, Work
-from gateway.ports import InferProtocol
-from gateway.wire.client import PooledClient
-
-BODY = b'{"inputs": [ {"name":"x", "data":[1,2.50]} ],  "id":"\xc3\xa9"}\n'
-ANSWER = b'{"outputs":[ ]}'
-NOT_ASKED = cast(InferProtocol, None)
-"""Forwarding touches no body, so no protocol is needed."""
-Reply = Callable[[str, list[str], bytes], bytes | Awaitable[bytes]]
-"""A backend: the request line, the other lines of the head in lower case, and the body give the bytes to answer."""
-
-
-def http(body: bytes = ANSWER, status: str = "200 OK", headers: tuple[str, ...] = ()) -> bytes:
-    head = [f"HTTP/1.1 {status}", f"content-length: {len(body)}", *headers, "", ""]
-    return "\r\n".join(head).encode("latin-1") + body
-
-
-@asynccontextmanager
-async def backend(reply: Reply) -> AsyncIterator[str]:
-    """Serve on loopback and give the URL; a connection is closed after an answer that is not complete HTTP."""
-    running: set[asyncio.Task[None]] = set()
-
-    async def answer_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        running.add(task)
-        try:
-            while True:
-                first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")[:-2]
-                lines = [line.lower() for line in lines]
-                length = next((int(line.split(":")[1]) for line in lines if line.startswith("content-length:")), 0)
-                answer = reply(first, lines, await reader.readexactly(length))
-                writer.write(answer if isinstance(answer, bytes) else await answer)
-                await writer.drain()
-                if not isinstance(answer, bytes) or not answer.startswith(b"HTTP/1.1 ") or b"\r\n\r\n" not in answer:
-                    break
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # the client hung up, or the test is over
-        finally:
-            running.discard(task)
-            writer.close()
-            with suppress(ConnectionError):
-                await writer.wait_closed()
-
-    listener = await asyncio.start_server(answer_all, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
-    finally:
-        listener.close()
-        for task in tuple(running):
-            task.cancel()
-        if running:
-            await asyncio.wait(tuple(running))
-
-
-@asynccontextmanager
-async def executor(*urls: str, **options: Any) -> AsyncIterator[HttpExecutor]:
-    client = PooledClient(max_connections=32, keepalive_seconds=30.0, connect_timeout_ms=2_000)
-    try:
-        yield HttpExecutor(manifest(*urls, **options), client)
-    finally:
-        await client.close()
-
-
-def manifest(*urls: str, **options: Any) -> Any:
-    return parse_manifest({"model": "fraud", "version": "2", "backend": {"http": {"urls": list(urls), **options}}})
-
-
-def work(
-    headers: Mapping[str, str] | None = None,
-    forward: Headers = (),
-    seconds: float = 10.0,
-    lane: Lane = "primary",
-    body: bytes = BODY,
-) -> Work:
-    return Work(body, headers or {}, forward, time.monotonic_ns() + int(seconds * 1e9), lane)
-
-
-async def execute(version: HttpExecutor, request: Work | None = None) -> Result:
-    return await version.execute(request or work(), NOT_ASKED)
-
-
-def run(test: Coroutine[Any, Any, None]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(30):
-            await test
-
-    asyncio.run(bounded())
+from gateway.messages import Rendered, Result, Work
+from tests.gateway.executors.http_parts import (
+    ANSWER,
+    BODY,
+    Reply,
+    backend,
+    closed_url,
+    execute,
+    executor,
+    http,
+    never,
+    run,
+    work,
+)
 
 
 def answer_of(raw: bytes) -> Rendered:
@@ -132,7 +55,7 @@ def request_seen(request: Work, **options: Any) -> tuple[str, list[str], bytes]:
     return one
 
 
-FRAMING = ("host:", "content-length:", "user-agent: pointsman/", "accept-encoding: identity")
+FRAMING = ("host:", "content-length:", "user-agent: pointsman/", "accept-encoding: identity", "x-request-timeout-ms:")
 
 
 def test_body_arrives_byte_for_byte_at_the_models_own_path() -> None:
@@ -322,26 +245,15 @@ def test_backend_that_closes_in_the_middle_of_its_body_is_unreachable() -> None:
     run(test())
 
 
-def closed_url() -> str:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{unused.getsockname()[1]}"
-
-
 def test_backend_that_is_down_is_unreachable_and_counts_no_longer_as_busy() -> None:
     async def test() -> None:
         async with executor(closed_url()) as version:
             for _ in range(3):
                 with pytest.raises(BackendUnreachable, match="Connection refused"):
                     await execute(version)
-            assert version._in_flight == [0]
+            assert version.active == 0
 
     run(test())
-
-
-async def never() -> bytes:
-    await asyncio.Event().wait()
-    raise AssertionError
 
 
 @pytest.mark.parametrize(
@@ -355,7 +267,7 @@ def test_deadline_is_the_earlier_of_the_routes_and_the_versions_when_the_backend
             with pytest.raises(DeadlineExceeded) as caught:
                 await execute(version, work(seconds=seconds))
             assert caught.value.backend == url
-            assert version._in_flight == [0]
+            assert version.active == 0
 
     run(test())
 
@@ -410,10 +322,10 @@ def test_url_is_free_again_when_its_request_was_cancelled() -> None:
         async with backend(lambda *_: slowly()) as url, executor(url) as version:
             request = asyncio.create_task(execute(version))
             await arrived.wait()
-            assert version._in_flight == [1]
+            assert version.active == 1
             request.cancel()
             await asyncio.wait([request])
-            assert version._in_flight == [0]
+            assert version.active == 0
 
     run(test())
 

@@ -7,13 +7,14 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis.extra import numpy as numpy_st
 
 from gateway.catalog import Signature, TensorSpec
-from gateway.errors import InvalidInput
+from gateway.errors import InvalidInput, RequestError
 from gateway.protocols import oip_v2_bulk, oip_v2_tensors
 from gateway.protocols.oip_v2 import OipV2
+from tests.fuzzing import fuzzed
 
 PROTOCOL = OipV2()
 
@@ -33,7 +34,7 @@ def decode(body: bytes, datatype: str, rank: int, in_pieces: bool) -> Any:
         patch.setattr(oip_v2_tensors, "_BULK_BYTES", -1 if in_pieces else 10**9)
         try:
             return PROTOCOL.decode(body, spec).inputs["x"]
-        except InvalidInput as error:
+        except RequestError as error:
             return error
 
 
@@ -48,7 +49,7 @@ DATATYPES |= {"FP32": np.float32, "FP64": np.float64}
 
 
 @given(st.data(), st.sampled_from(sorted(DATATYPES)), numpy_st.array_shapes(max_dims=3, max_side=4), st.booleans())
-@settings(max_examples=100, deadline=None)
+@fuzzed(100)
 def test_arrays_of_any_shape_are_the_same_in_pieces(
     data: st.DataObject, datatype: str, shape: tuple[int, ...], nested: bool
 ) -> None:
@@ -71,7 +72,7 @@ SIDES = st.lists(st.integers(0, 3), min_size=1, max_size=3)
 
 
 @given(VALUES, SIDES, st.sampled_from(["UINT8", "UINT64", "FP32", "BOOL"]))
-@settings(max_examples=400, deadline=None)
+@fuzzed(400)
 def test_what_is_refused_whole_is_refused_in_pieces_and_the_other_way_round(
     value: Any, shape: list[int], datatype: str
 ) -> None:
@@ -82,6 +83,20 @@ def test_what_is_refused_whole_is_refused_in_pieces_and_the_other_way_round(
         assert whole.tolist() == pieces.tolist()
     else:
         assert pieces.message.startswith("inputs[0].")
+
+
+@given(VALUES, SIDES, st.integers(0, 400), st.integers(0, 3), st.binary(max_size=4))
+@fuzzed(300)
+def test_a_body_with_a_few_bytes_changed_is_refused_in_pieces_where_it_is_whole(
+    value: Any, shape: list[int], start: int, removed: int, put: bytes
+) -> None:
+    good = body("FP32", shape, value)
+    start %= len(good) + 1
+    changed = good[:start] + put + good[start + removed :]
+    whole, pieces = (decode(changed, "FP32", len(shape), in_pieces) for in_pieces in (False, True))
+    assert isinstance(pieces, np.ndarray) is isinstance(whole, np.ndarray)
+    if isinstance(whole, np.ndarray):
+        assert whole.tobytes() == pieces.tobytes()
 
 
 def test_an_empty_array_is_empty_in_pieces_too() -> None:

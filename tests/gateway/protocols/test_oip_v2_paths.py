@@ -6,7 +6,7 @@ import json
 import pytest
 
 from gateway import errors
-from gateway.errors import GatewayError, MethodNotAllowed, RequestError, ServingError, UnknownPath
+from gateway.errors import GatewayError, MethodNotAllowed, Overloaded, RequestError, ServingError, UnknownPath
 from gateway.messages import Answer, Rendered
 from gateway.protocols.oip_v2 import ROUTES, STATUS, OipV2, Target, parse, passed_on, reply_lines
 
@@ -100,6 +100,12 @@ def test_every_error_that_can_reach_the_data_port_has_a_status_of_its_side(kind:
     status = STATUS[kind.code]
     assert (400 <= status < 500) == issubclass(kind, RequestError)
     assert (500 <= status < 600) == issubclass(kind, ServingError)
+
+
+def test_a_full_queue_says_when_to_come_again_and_names_no_backend() -> None:
+    rendered = OipV2().render_error(Overloaded("3 requests wait for http://10.0.0.7:8080", "http://10.0.0.7:8080"))
+    assert (rendered.status, rendered.headers) == (503, (("retry-after", "1"),))
+    assert b"10.0.0.7" not in rendered.body
 
 
 def test_the_table_of_statuses_has_no_code_that_no_error_has() -> None:

@@ -7,13 +7,14 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis.extra import numpy as numpy_st
 from numpy.typing import NDArray
 
 from gateway.catalog import Signature, TensorSpec
 from gateway.errors import RequestError
 from gateway.protocols.oip_v2 import OipV2
+from tests.fuzzing import fuzzed
 
 PROTOCOL = OipV2()
 SHAPES = numpy_st.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
@@ -39,7 +40,7 @@ def _decode(tensor: dict[str, Any], datatype: str, rank: int) -> NDArray[Any]:
 
 
 @given(st.data(), st.sampled_from(sorted(NUMERIC)), SHAPES)
-@settings(max_examples=300, deadline=None)
+@fuzzed(300)
 def test_what_encode_writes_decode_reads_for_every_number(data: st.DataObject, datatype: str, shape: Any) -> None:
     kind = np.dtype(NUMERIC[datatype]).kind
     elements = {"allow_nan": False, "allow_infinity": False} if kind == "f" else None
@@ -54,6 +55,7 @@ def test_what_encode_writes_decode_reads_for_every_number(data: st.DataObject, d
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=6))
+@fuzzed(100)
 def test_what_encode_writes_decode_reads_for_strings(strings: list[str]) -> None:
     array = np.array(strings, dtype=object)
     (output,) = json.loads(PROTOCOL.encode("m", "1", None, [("x", "BYTES", array)]))["outputs"]
@@ -129,7 +131,7 @@ def _decode_or_refuse(body: bytes) -> None:
 
 
 @given(BODIES)
-@settings(max_examples=500, deadline=None)
+@fuzzed(500)
 def test_a_body_of_nearly_the_right_form_is_decoded_or_refused(body: Any) -> None:
     _decode_or_refuse(json.dumps(body).encode())
 
@@ -141,12 +143,13 @@ VALID = (
 
 
 @given(st.integers(0, len(VALID)), st.integers(0, 3), st.binary(max_size=4))
-@settings(max_examples=500, deadline=None)
+@fuzzed(500)
 def test_a_body_with_a_few_bytes_changed_is_decoded_or_refused(start: int, removed: int, put: bytes) -> None:
     _decode_or_refuse(VALID[:start] + put + VALID[start + removed :])
 
 
 @given(st.binary(max_size=64))
+@fuzzed(100)
 def test_any_bytes_at_all_are_decoded_or_refused(body: bytes) -> None:
     _decode_or_refuse(body)
 

@@ -70,7 +70,7 @@ class Echo:
 
     def refuse(self, error: GatewayError) -> WireReply:
         rendered = self._protocol.render_error(error)
-        return WireReply(rendered.status, (("content-type", rendered.content_type),), rendered.body)
+        return WireReply(rendered.status, (("content-type", rendered.content_type), *rendered.headers), rendered.body)
 
 
 class Opened(Struct):

@@ -3,12 +3,13 @@
 import asyncio
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config import LimitSettings
 from gateway.errors import RequestError
 from gateway.wire.receiving import Receiver
+from tests.fuzzing import fuzzed
 from tests.gateway.wire.malformed import CASES
 from tests.gateway.wire.open_port import INFER, Opened, ask, chunked, get, on_port, post, replies_in, tell
 
@@ -66,7 +67,7 @@ def _received(pieces: list[bytes]) -> list[Any]:
 
 
 @given(cut(streams))
-@settings(max_examples=300, deadline=None)
+@fuzzed(300)
 def test_requests_are_the_same_however_their_stream_is_cut(stream: tuple[bytes, list[bytes]]) -> None:
     whole, pieces = stream
     made = _received([whole])
@@ -76,20 +77,20 @@ def test_requests_are_the_same_however_their_stream_is_cut(stream: tuple[bytes, 
 
 
 @given(cut(st.sampled_from([case.message for case in CASES if len(case.message) < 2_000])))
-@settings(max_examples=300, deadline=None)
+@fuzzed(300)
 def test_refusals_are_the_same_however_their_stream_is_cut(stream: tuple[bytes, list[bytes]]) -> None:
     whole, pieces = stream
     assert [error for _, error, _ in _received([whole])] == [error for _, error, _ in _received(pieces)]
 
 
 @given(cut(streams))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@fuzzed(60)
 def test_answers_are_the_same_however_a_stream_is_cut(stream: tuple[bytes, list[bytes]]) -> None:
     whole, pieces = stream
 
     async def check(opened: Opened) -> None:
         replies = [replies_in(await tell(opened.number, told)) for told in (whole, pieces)]
-        assert len(replies[0]) == whole.count(b" HTTP/1.1\r\n")
+        assert len(replies[0]) == len(_received([whole]))
         assert [reply.body for reply in replies[0]] == [reply.body for reply in replies[1]]
         assert {reply.status for reply in replies[0] + replies[1]} == {200}
 
@@ -124,7 +125,7 @@ def mutated(draw: st.DrawFn) -> bytes:
 
 
 @given(st.lists(mutated(), min_size=1, max_size=8))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@fuzzed(100)
 def test_no_bytes_lead_to_a_5xx_a_crash_or_a_connection_that_hangs(several: list[bytes]) -> None:
     async def check(opened: Opened) -> None:
         told = await asyncio.gather(*(tell(opened.number, stream, half_close=True) for stream in several))
@@ -136,3 +137,24 @@ def test_no_bytes_lead_to_a_5xx_a_crash_or_a_connection_that_hangs(several: list
         assert reply.echoed["body"] == "honest"
 
     on_port(check)
+
+
+IMPATIENT: dict[str, Any] = {"head_seconds": 0.2, "body_seconds": 0.2, "min_body_rate": 2**20, "idle_seconds": 0.2}
+
+
+@given(st.lists(cut(mutated() | st.binary(min_size=1, max_size=200)), min_size=1, max_size=8))
+@fuzzed(25)
+def test_every_connection_ends_by_its_deadline_though_its_caller_says_nothing_more(
+    several: list[tuple[bytes, list[bytes]]],
+) -> None:
+    async def check(opened: Opened) -> None:
+        telling = [asyncio.create_task(tell(opened.number, pieces)) for _, pieces in several]
+        (reply,) = await ask(opened, post(INFER, b"honest", CLOSE))
+        assert reply.echoed["body"] == "honest"
+        for data in await asyncio.gather(*telling):
+            statuses = [reply.status for reply in replies_in(data)]
+            assert all(status < 500 for status in statuses), statuses
+            assert all(status < 400 for status in statuses[:-1]), statuses
+        assert not opened.port.connections
+
+    on_port(check, **IMPATIENT)

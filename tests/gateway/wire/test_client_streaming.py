@@ -270,7 +270,7 @@ def test_deadline_ends_an_answer_that_goes_on_and_on(run: Run) -> None:
                     async for part in answer:
                         assert set(part.split(b"more")) == {b""}
 
-            with pytest.raises(DeadlineExceeded, match="did not answer within 100 ms"):
+            with pytest.raises(DeadlineExceeded, match=r"did not answer within \d+ ms"):
                 await read()
             await until(lambda: server.closed == 1, "the connection is still open")
         await client.close()

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gateway.wire import reply as reading
 from gateway.wire.reply import MAX_HEAD_BYTES, MAX_HEADERS, MAX_INTERIM, NotHttp, ReplyReader, TooLarge
+from tests.fuzzing import fuzzed
 
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 LENGTH = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"
@@ -299,6 +301,7 @@ def _pieces_of(data: bytes, cuts: Sequence[int]) -> list[bytes]:
 
 
 @given(_replies(), st.lists(st.integers(0, 10_000), max_size=12), st.booleans(), st.booleans())
+@fuzzed(100)
 @example(LENGTH + b"ok\r\n", [len(LENGTH) + 3], False, False)
 @example(CHUNKED + b"2\r\nok\r\n0\r\nx-t: 1\r\n\r\n", list(range(90)), False, False)
 @example(LENGTH + b"okHTTP/1.1 200 OK\r\n\r\n", [len(LENGTH) + 1], True, False)
@@ -311,6 +314,7 @@ def test_verdict_is_the_same_however_the_bytes_are_cut(
 
 
 @given(_replies(), st.integers(0, 400), st.integers(0, 255), st.lists(st.integers(0, 10_000), max_size=6))
+@fuzzed(100)
 def test_verdict_is_the_same_however_the_bytes_are_cut_when_one_is_wrong(
     reply: bytes, place: int, byte: int, cuts: list[int]
 ) -> None:
@@ -320,5 +324,38 @@ def test_verdict_is_the_same_however_the_bytes_are_cut_when_one_is_wrong(
 
 
 @given(st.lists(st.binary(min_size=1, max_size=60), max_size=6), st.booleans())
+@fuzzed(100)
 def test_nothing_but_a_verdict_comes_of_any_bytes(pieces: list[bytes], head_only: bool) -> None:
     assert read(pieces, head_only=head_only, ends=True)[0] in {"incomplete", "complete", "NotHttp", "TooLarge"}
+
+
+HEADS = [
+    b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n",
+    b"HTTP/1.1 503 X\r\nRetry-After: 1\r\nContent-Length: 3\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n",
+    b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\n",
+    b"HTTP/1.1 204 No Content\r\ncontent-length: 2\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+]
+BODIES = [b"", b"ok", b"ok\r\n", b"\n\n", b"abc", b"ok" + HEADS[0] + b"ok", b"2\r\nok\r\n0\r\n\r\n"]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(HEADS), st.sampled_from(BODIES), st.booleans(), st.sampled_from([None, 2])),
+        min_size=2,
+        max_size=8,
+    )
+)
+def test_a_head_that_has_come_before_is_read_as_it_was_the_first_time(
+    replies: list[tuple[bytes, bytes, bool, int | None]],
+) -> None:
+    for head, body, head_only, limit in replies:
+        known = read([head + body], head_only, limit)
+        reading._heads.clear()
+        assert read([head + body], head_only, limit) == known
+        read([HEADS[0] + b"ok"])
+        read([HEADS[2] + b"ok"])

@@ -11,6 +11,7 @@ from msgspec import structs
 
 from gateway.evidence.keys import SigningKey
 from gateway.evidence.statements import (
+    MARK_BYTES,
     SIGNED_PREFIX,
     NotCanonical,
     Statement,
@@ -19,6 +20,8 @@ from gateway.evidence.statements import (
     encode_listing,
     encode_statement,
     is_signed_by,
+    marks_in,
+    marks_of,
     parse_listing,
     parse_statement,
     rfc3339,
@@ -44,11 +47,12 @@ SAID = Statement(
 LISTED = (
     Stretch("g/w0.00", 1, 2, HASH, HASH),
     Stretch("g/w0.00", 5, 5, HASH, HASH),
-    Stretch("g/w1.00", 1, 9, HASH, HASH),
+    Stretch("g/w1.00", 1, 9, HASH, HASH, "1w8aBcde" * 9),
 )
 
 days = st.dates().map(lambda day: day.isoformat())
 hashes = st.binary(min_size=32, max_size=32).map(bytes.hex)
+huge = st.integers(10, 10**9)
 times = st.integers(0, 4_000_000_000_000_000_000)
 
 
@@ -75,11 +79,26 @@ def listings(draw: st.DrawFn) -> tuple[Stretch, ...]:
     found = []
     for journal in sorted(draw(st.sets(st.sampled_from(["g/control.01", "g/w0.ff", "g/w1.00"])))):
         at = 1
-        for skip, size in draw(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 10**9)), max_size=4)):
+        for skip, size in draw(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9) | huge), max_size=4)):
             first = at + skip
-            found.append(Stretch(journal, first, first + size - 1, draw(hashes), draw(hashes)))
+            marks = marks_of([draw(st.binary(min_size=32, max_size=32)) for _ in range(size)]) if size < 10 else ""
+            found.append(Stretch(journal, first, first + size - 1, draw(hashes), draw(hashes), marks))
             at = first + size
     return tuple(found)
+
+
+@given(st.lists(st.binary(min_size=32, max_size=32), min_size=1, max_size=9))
+def test_a_stretch_has_the_first_bytes_of_each_leaf(leaves: list[bytes]) -> None:
+    stretch = Stretch("g/w0.00", 7, 6 + len(leaves), HASH, HASH, marks_of(leaves))
+
+    assert marks_in(stretch) == [one[:MARK_BYTES] for one in leaves]
+    assert marks_in(structs.replace(stretch, marks="")) == []
+    assert parse_listing(encode_listing([stretch])) == (stretch,)
+
+
+def test_a_listing_of_before_there_were_marks_has_none() -> None:
+    assert b"marks" not in encode_listing(LISTED[:2])
+    assert b'"marks":"1w8a' in encode_listing(LISTED)
 
 
 @given(statements())
@@ -188,6 +207,10 @@ def test_bytes_that_are_no_json_of_ours_are_refused(data: bytes) -> None:
         (LISTED[::-1], "not in order"),
         ((LISTED[0], LISTED[0]), "not in order"),
         ((structs.replace(LISTED[0], last=5), *LISTED[1:]), "not in order"),
+        ((structs.replace(LISTED[2], marks="1w8aBcde" * 8),), "other marks"),
+        ((structs.replace(LISTED[2], marks="1w8aBcde" * 9 + "\n"),), "other marks"),
+        ((structs.replace(LISTED[2], marks="1w8aBcd=" * 9),), "other marks"),
+        ((structs.replace(LISTED[2], marks="1w8aBcd-" * 9),), "other marks"),
     ],
 )
 def test_a_listing_out_of_order_or_of_nothing_is_refused(listing: tuple[Stretch, ...], words: str) -> None:

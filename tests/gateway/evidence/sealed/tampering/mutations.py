@@ -59,6 +59,7 @@ from tests.gateway.evidence.sealed.tampering.signed import (
     change_a_position,
     change_where_a_checkpoint_is_found,
     rewrite_and_sign_again,
+    rewrite_what_follows,
     truncate,
 )
 
@@ -89,6 +90,7 @@ MUTATIONS: tuple[Callable[[Store, random.Random], Mutation | None], ...] = (
     change_what_is_told_of_a_dropped_day,
     change_a_checkpoint,
     truncate,
+    rewrite_what_follows,
     rewrite_and_sign_again,
     change_a_key,
     change_a_position,

@@ -6,12 +6,21 @@ import msgspec
 
 from gateway.chain import leaf, link, root_of
 from gateway.evidence.keys import SigningKey
-from gateway.evidence.statements import digest, encode_listing, encode_statement, parse_listing, parse_statement, sign
+from gateway.evidence.statements import (
+    digest,
+    encode_listing,
+    encode_statement,
+    marks_of,
+    parse_listing,
+    parse_statement,
+    sign,
+)
 from gateway.record import decode_record
 from tests.gateway.evidence.sealed.tampering.raw import (
     Mutation,
     Store,
     anywhere,
+    at,
     flipped,
     of_checkpoint,
     of_journal,
@@ -54,6 +63,18 @@ def truncate(store: Store, chance: random.Random) -> Mutation | None:
         sql = "UPDATE positions SET sequence = ?, chain = ? WHERE journal = ?"
         store.run(newest, sql, stretch.first - 1, bytes.fromhex(stretch.start), stretch.journal)
     return Mutation(f"truncated checkpoint {number}", lambda verdict: verdict.findings[0].checkpoint == number)
+
+
+def rewrite_what_follows(store: Store, chance: random.Random) -> Mutation | None:
+    """Forge a record and bring the chains of all records behind it in line; no signature can be."""
+    spots = store.spots(where="role = 0 AND number > 0")
+    if not spots:
+        return None
+    spot = chance.choice(spots)
+    _, sealed = store.sealed(spot)
+    write_record(store, spot, msgspec.structs.replace(decode_record(sealed), served="9", intended="9"))
+    rechain(store, spot.journal, spot.sequence)
+    return Mutation(f"rewrote the records from {spot} on", at((spot.journal, spot.sequence)))
 
 
 def rewrite_and_sign_again(store: Store, chance: random.Random) -> Mutation | None:
@@ -106,8 +127,9 @@ def sign_all(store: Store, key: SigningKey) -> None:
             said, stretches, leaves = parse_statement(statement), [], []
             for one in parse_listing(listing):
                 start, end = chains[one.journal, one.first][0], chains[one.journal, one.last][1]
-                stretches.append(msgspec.structs.replace(one, start=start.hex(), end=end.hex()))
-                leaves += [leaf(one.journal, at, chains[one.journal, at][1]) for at in range(one.first, one.last + 1)]
+                own = [leaf(one.journal, at, chains[one.journal, at][1]) for at in range(one.first, one.last + 1)]
+                stretches.append(msgspec.structs.replace(one, start=start.hex(), end=end.hex(), marks=marks_of(own)))
+                leaves += own
             new_listing = encode_listing(stretches)
             new = msgspec.structs.replace(
                 said,
