@@ -14,6 +14,7 @@ from gateway.chain import HASH_BYTES, link
 from gateway.record import Frame, decode_record
 
 _LENGTH = struct.Struct("<I")
+_length_at = _LENGTH.unpack_from
 _SEALED_AT = HASH_BYTES + _LENGTH.size
 _SHORTEST = _SEALED_AT + _LENGTH.size
 
@@ -36,11 +37,11 @@ def unpack_content(content: bytes | memoryview) -> tuple[bytes, bytes, bytes, by
     whole = bytes(content)  # one copy and plain slices of it: cheaper than to copy each part out of a memoryview
     if len(whole) < _SHORTEST:
         raise NoContent("it is too short")
-    sealed_end = _SEALED_AT + int.from_bytes(whole[HASH_BYTES:_SEALED_AT], "little")
+    sealed_end: int = _SEALED_AT + _length_at(whole, HASH_BYTES)[0]
     request_at = sealed_end + _LENGTH.size
     if request_at > len(whole):
         raise NoContent("its sealed part runs past the end")
-    request_end = request_at + int.from_bytes(whole[sealed_end:request_at], "little")
+    request_end: int = request_at + _length_at(whole, sealed_end)[0]
     if request_end > len(whole):
         raise NoContent("the request's part runs past the end")
     return whole[:HASH_BYTES], whole[_SEALED_AT:sealed_end], whole[request_at:request_end], whole[request_end:]

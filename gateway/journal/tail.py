@@ -204,13 +204,14 @@ class Tail:
         data = os.pread(self._file, self._window, self.offset)
         self._window = CHUNK_BYTES
         view = memoryview(data)
-        at, more = 0, bool(budget)
-        while more and at < len(view):
+        at, more, following = 0, bool(budget), self._sequence + 1
+        while more and at < len(data):
             frame = read_frame(view, at)
-            if isinstance(frame, Flaw) or frame[0] != self._sequence + 1:
+            if not isinstance(frame, tuple) or frame[0] != following:
                 break
-            sequence, content = frame
-            self._decode(frames, sequence, content)
+            content = frame[1]
+            self._decode(frames, following, content)
+            following += 1
             size = FRAME_OVERHEAD + len(content)
             at += size
             self.offset += size
