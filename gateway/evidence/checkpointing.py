@@ -30,6 +30,8 @@ def _tell_nobody(_checkpoint: SignedCheckpoint) -> None:
 class _Run:
     """A stretch that grows: the chain before it and after its last record, and its leaves, 32 bytes each."""
 
+    __slots__ = ("end", "first", "last", "leaves", "start")
+
     def __init__(self, first: int, start: bytes) -> None:
         self.first = first
         self.last = first - 1
