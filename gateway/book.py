@@ -11,7 +11,7 @@ import platform
 import threading
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Protocol
@@ -77,35 +77,14 @@ class Book:
     def observe(self, frames: Sequence[Frame]) -> None:
         """Count records: all of them or, when anything is raised, none."""
         alike: dict[tuple[object, ...], tuple[Record, list[int]]] = {}
-        tries: dict[tuple[str, ...], list[int]] = defaultdict(list)
-        retries: dict[tuple[str, ...], int] = defaultdict(int)
         for frame in frames:
             record = frame.record
-            kind = (
-                record.model,
-                record.served,
-                record.intended,
-                record.tried_first,
-                record.outcome,
-                record.role,
-                record.known_model,
-                record.error_code,
-                record.stale,
-                record.action,
-            )
-            seen = alike.get(kind)
-            if seen is None:
-                alike[kind] = record, [record.total_us]
+            kind = _kind(record)
+            if kind in alike:
+                alike[kind][1].append(record.total_us)
             else:
-                seen[1].append(record.total_us)
-            if record.role == "primary":
-                model = record.model if record.known_model else UNKNOWN_MODEL
-                for attempt in record.attempts:
-                    if attempt.backend:  # else it was never made
-                        tries[model, attempt.version, attempt.backend].append(attempt.infer_us)
-                for before, attempt in pairwise(record.attempts):
-                    if before.version == attempt.version:
-                        retries[model, attempt.version] += 1
+                alike[kind] = record, [record.total_us]
+        tries, retries = _tries(frames)
         with self._lock:
             for record, times_us in alike.values():
                 self._add(record, times_us)
@@ -221,6 +200,40 @@ class _Timed:
             upto = zip(_LE, accumulate(buckets), strict=True)
             made.add_metric(labels, list(upto), self._sums_us[labels] / 1e6)
         return made
+
+
+def _kind(record: Record) -> tuple[object, ...]:
+    """Return all that tells where a record counts, but for its tries and its time."""
+    return (
+        record.model,
+        record.served,
+        record.intended,
+        record.tried_first,
+        record.outcome,
+        record.role,
+        record.known_model,
+        record.error_code,
+        record.stale,
+        record.action,
+    )
+
+
+def _tries(frames: Sequence[Frame]) -> tuple[Mapping[tuple[str, ...], list[int]], Mapping[tuple[str, ...], int]]:
+    """Return how long the tries of primaries took (µs) by model, version and backend, and how many were made again."""
+    times_us: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    again: dict[tuple[str, ...], int] = defaultdict(int)
+    for frame in frames:
+        record = frame.record
+        if record.role != "primary":
+            continue
+        model = record.model if record.known_model else UNKNOWN_MODEL
+        for attempt in record.attempts:
+            if attempt.backend:  # else it was never made
+                times_us[model, attempt.version, attempt.backend].append(attempt.infer_us)
+        for before, attempt in pairwise(record.attempts):
+            if before.version == attempt.version:
+                again[model, attempt.version] += 1
+    return times_us, again
 
 
 def _labels(record: Record) -> tuple[str, str]:

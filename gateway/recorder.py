@@ -21,7 +21,8 @@ from gateway.counting import Counting
 from gateway.errors import AuditUnavailable
 from gateway.journal import JournalReader
 from gateway.journal.backlog import beyond
-from gateway.journal.segment import Corruption, segment_numbers, segment_path
+from gateway.journal.discarding import Discarding
+from gateway.journal.segment import Corruption
 from gateway.journal.tail import Budget
 from gateway.logs import logger
 from gateway.metrics import Lag
@@ -35,8 +36,6 @@ BATCH_BYTES = 4 * 2**20
 _FIRST_RETRY_SECONDS = 0.1
 _LAST_RETRY_SECONDS = 5.0
 _DELETE_EVERY_SECONDS = 1.0
-CORRUPT_SUFFIX = ".corrupt"
-"""An empty file of a segment's name with this suffix keeps a damaged segment from being deleted."""
 
 
 class Checkpoints(Protocol):
@@ -85,13 +84,12 @@ class Recorder:
         self._store = store
         self._checkpoints = checkpoints
         self._counting = Counting(journals, observe)
-        self._keep_seconds = keep_segments_seconds
+        self._discarding = Discarding(keep_segments_seconds)
         self._shipping: JournalReader | None = None
         self._positions: Mapping[str, JournalPosition] | None = None
         self._pending: _Read | None = None
         self._committed: Sequence[JournalPosition] = ()
         self._gaps: list[Gap] = []
-        self._unmarked: set[Path] = set()
         self._day = ""
         self._shipped: Mapping[Path, tuple[int, int]] = {}
         self._oldest_ns: int | None = None
@@ -170,7 +168,7 @@ class Recorder:
                 self._checkpoints.seal()
             if time.monotonic() >= self._delete_at:
                 self._delete_at = time.monotonic() + _DELETE_EVERY_SECONDS
-                self._delete_old()
+                self._discarding.delete({folder: segment for folder, (segment, _) in self._shipped.items()})
         except Exception as error:  # noqa: BLE001 - whatever it is, the next round must come: nobody else ships records
             self._postpone(error)
             self._round_at = self._retry_at
@@ -226,7 +224,7 @@ class Recorder:
         frames = self._shipping.read(budget)
         self._counting.count(frames)
         self._counting.rejoin(self._shipping)
-        self._mark_damaged()
+        self._discarding.mark()
         gaps, self._gaps = tuple(self._gaps), []
         batch = Batch(self._today(), frames, self._shipping.positions(), gaps)
         return _Read(batch, self._shipping.places(), bool(budget), asked)
@@ -291,27 +289,7 @@ class Recorder:
         journal = damage.journal or segment.parent.name
         found = Gap(journal, damage.sequence, damage.missing, damage.segment, damage.offset, damage.why, time.time_ns())
         self._gaps.append(found)
-        self._unmarked.add(segment)
-
-    def _mark_damaged(self) -> None:
-        """Mark the damaged segments. One that cannot be marked, since the disk may be full, is tried again later."""
-        for segment in tuple(self._unmarked):
-            try:
-                if segment.exists():
-                    segment.with_suffix(CORRUPT_SUFFIX).touch(mode=0o600)
-                self._unmarked.discard(segment)
-            except OSError as error:
-                logger().error("damaged_segment_not_marked", segment=str(segment), why=str(error))
-
-    def _delete_old(self) -> None:
-        self._mark_damaged()
-        oldest_kept = time.time() - self._keep_seconds
-        for folder, (shipped, _) in self._shipped.items():
-            for number in segment_numbers(folder):
-                path = segment_path(folder, number)
-                done = number < shipped and path not in self._unmarked
-                if done and path.stat().st_mtime <= oldest_kept and not path.with_suffix(CORRUPT_SUFFIX).exists():
-                    path.unlink()
+        self._discarding.keep(segment)
 
 
 def _folders(journals: Path) -> list[Path]:
