@@ -52,9 +52,9 @@ $(VENV)-clients/ready: requirements/clients.txt
 	$(VENV)-clients/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/clients.txt
 	@touch $@
 
-# All of `make test` but what `make check` runs, with the numbers that we promise, and what it leaves out.
+# All of `make test`, with the numbers that we promise and with the clients that it leaves out.
 e2e: $(VENV)/ready $(VENV)-clients/ready
-	FULL_COUNT=1 TEST_CLIENTS_PYTHON=$(abspath $(VENV)-clients/bin/python) $(PYTEST) $(TESTS)
+	FULL_COUNT=1 TEST_CLIENTS_PYTHON=$(abspath $(VENV)-clients/bin/python) $(PYTEST) $(TESTS) tests/routing
 
 # Half an hour; the programs it compares with are installed outside the repository. More: python -m loadtests.compare --help.
 compare: $(VENV)/ready
