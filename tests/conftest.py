@@ -22,6 +22,7 @@ from time import monotonic
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from gateway.catalog import Manifest, Signature, TensorSpec
 from gateway.controlplane.artifact import check_artifact
@@ -32,6 +33,9 @@ from gateway.stores.embedded_valkey import EmbeddedValkey
 from tests.postgres_server import database, postgres, postgres_binaries, start_postgres
 
 __all__ = ["database", "postgres", "postgres_binaries", "start_postgres"]  # fixtures of all tests
+
+settings.register_profile("suite", deadline=None)  # of one example: how fast it is depends on the machine
+settings.load_profile("suite")
 
 READY_SECONDS = 10.0
 

@@ -39,6 +39,7 @@ def read_bulk(
     if b'"' in text or b"{" in text:
         raise InvalidInput(f"{path}: expected only elements that are {kind.words}, got strings or objects among them")
     flat = text.translate(None, _SPACE_AND_NESTING)
+    flat = flat if flat.strip(b",") else b""  # of empty arrays beside each other, only the commas between them
     count = flat.count(b",") + 1 if flat else 0
     _check_nesting(text.translate(None, _NO_SKELETON), count, shape, path)
     array = np.empty(count, kind.dtype)
@@ -62,7 +63,9 @@ def _check_nesting(skeleton: bytes, count: int, shape: Sequence[int], path: str)
     if skeleton == _row(b"", max(count, 1)):
         return
     wanted = b""
-    if count and math.prod(shape) == count:  # what is made from the shape is never longer than the text
+    outer = shape[:-1]
+    # What is made from the shape is never much longer than the text. An empty array is nested down to its last side.
+    if math.prod(shape) == count and all(outer) and math.prod(outer) <= len(skeleton):
         for size in reversed(shape):
             wanted = _row(wanted, size)
     if skeleton != wanted:

@@ -98,18 +98,21 @@ class Receiver:
             self._looked = 0
         self.within = True
         self._doubtful = was_within or len(piece) > self._most_head
+        upgrade_at: int | None = None
         try:
             self._parser.feed_data(piece)
         except HttpParserUpgrade as upgrade:
-            self._stay_with_http()
-            if rest := memoryview(piece)[upgrade.args[0] :]:
-                self._feed(rest)
-            return
+            upgrade_at = upgrade.args[0]
         except HttpParserCallbackError as error:
             raise error.__context__ or error from None
         except HttpParserError as error:
             if not self.ended:
                 raise MalformedRequest(f"the request is not well-formed HTTP/1.1: {error}") from None
+        if upgrade_at is not None:  # gone on from out here: what is raised in an `except` loses its own context
+            self._stay_with_http()
+            if rest := memoryview(piece)[upgrade_at:]:
+                self._feed(rest)
+            return
         if self.within:
             if self.head is None:
                 self._begun += piece

@@ -264,3 +264,9 @@ def test_a_split_whose_sum_is_off_is_refused(document: dict[str, Any], data: st.
 def test_the_winner_is_the_version_of_the_smallest_score(salt: str, key: str, split: dict[str, int]) -> None:
     unit = unit_digest(key)
     assert winner(salt, unit, split) == smallest(scores(salt, unit, split))
+
+
+@pytest.mark.parametrize("split", [{}, {"1": 0, "2": 0}])
+def test_no_split_without_a_weight_has_a_winner(split: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="weight above 0"):
+        winner("fraud", unit_digest("u-17"), split)

@@ -101,6 +101,13 @@ def test_a_body_with_a_few_bytes_changed_is_refused_in_pieces_where_it_is_whole(
 
 def test_an_empty_array_is_empty_in_pieces_too() -> None:
     assert decode(body("FP32", [0, 4], []), "FP32", 2, in_pieces=True).shape == (0, 4)
+    assert decode(body("FP32", [2, 0], [[], []]), "FP32", 2, in_pieces=True).shape == (2, 0)
+
+
+@pytest.mark.parametrize(("shape", "data"), [([0, 1], [[]]), ([2, 0], [[]]), ([1, 0, 2], [[]]), ([], []), ([], [[]])])
+def test_an_empty_array_of_another_nesting_is_refused_in_pieces_too(shape: list[int], data: Any) -> None:
+    for in_pieces in (False, True):
+        assert isinstance(decode(body("FP32", shape, data), "FP32", len(shape), in_pieces), InvalidInput)
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ CASES = [
     Case("RTSP's version as if it were HTTP's", _line(f"POST {INFER} RTSP/1.1".encode())),
     Case("RTSP's version and method", _line(b"SETUP /v2 RTSP/1.0")),
     Case("RTSP behind an empty line", b"\r\n" + _line(b"OPTIONS * RTSP/1.0")),
+    Case("no Host behind an upgrade", get("/v2", "Connection: upgrade", "Upgrade: h2c") + b"GET /v2 HTTP/1.1\r\n\r\n"),
     Case("RTSP behind a request", get("/v2") + _line(b"GET /v2 RTSP/1.0")),
     Case("the preface of HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
     Case("white space behind the version", _line(b"GET /v2 HTTP/1.1 ")),
