@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.book import BUCKETS, NO_VERSION, UNKNOWN_MODEL, Book
 from gateway.metrics import METRICS
-from gateway.record import Attempt, Frame, Payload, Record
+from gateway.record import Attempt, Frame, Record
 from tests.journals import made
 
 Figures = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -26,28 +26,30 @@ ACTIONS = "pointsman_control_records_total"
 TIMES = st.integers(0, 40_000_000) | st.sampled_from([round(bound * 1e6) + off for bound in BUCKETS for off in (0, 1)])
 VERSIONS = st.sampled_from(["1", "2"])
 ATTEMPTS = st.builds(Attempt, VERSIONS, st.sampled_from(["onnx", "http://127.0.0.1:1", ""]), TIMES)
-RECORDS = st.builds(
-    Record,
-    record_id=st.just("r"),
-    request_id=st.just("q"),
-    role=st.sampled_from(["primary", "primary", "shadow", "control"]),
-    received_ns=st.just(1),
-    model=st.sampled_from(["fraud", "spam"]),
-    protocol=st.just("oip-v2"),
-    outcome=st.sampled_from(["served", "failed", "refused"]),
-    status=st.just(200),
-    request=st.just(Payload(0)),
-    response=st.just(Payload(0)),
-    intended=st.none() | VERSIONS,
-    served=st.none() | VERSIONS,
-    reason=st.sampled_from([None, "split", "brake"]),
-    known_model=st.booleans(),
-    error_code=st.sampled_from([None, "model_failed", "unknown_version", "version_not_allowed"]),
-    attempts=st.lists(ATTEMPTS, max_size=3).map(tuple),
-    stale=st.booleans(),
-    total_us=TIMES,
-    action=st.sampled_from([None, "audit.erase"]),
-)
+FIELDS: dict[str, st.SearchStrategy[object]] = {
+    "role": st.sampled_from(["primary", "primary", "shadow", "control"]),
+    "model": st.sampled_from(["fraud", "spam"]),
+    "outcome": st.sampled_from(["served", "failed", "refused"]),
+    "intended": st.none() | VERSIONS,
+    "served": st.none() | VERSIONS,
+    "reason": st.sampled_from([None, "split", "brake"]),
+    "known_model": st.booleans(),
+    "error_code": st.sampled_from([None, "model_failed", "unknown_version", "version_not_allowed"]),
+    "attempts": st.lists(ATTEMPTS, max_size=3).map(tuple),
+    "stale": st.booleans(),
+    "total_us": TIMES,
+    "action": st.sampled_from([None, "audit.erase"]),
+}
+RECORDS = st.fixed_dictionaries(FIELDS).map(lambda fields: structs.replace(made(1)[0], **fields))
+CHANGES = st.one_of([st.tuples(st.just(name), values) for name, values in FIELDS.items()])
+
+
+def _varied(record: Record, changes: Sequence[tuple[str, object]]) -> list[Record]:
+    return [record, *(structs.replace(record, **{name: value}) for name, value in changes)]
+
+
+NEARLY_ALIKE = st.builds(_varied, RECORDS, st.lists(CHANGES, max_size=30))
+"""Records that differ in one field each, as those of a batch nearly do."""
 
 
 class Reference:
@@ -125,7 +127,7 @@ def _batches(records: Sequence[Record], cuts: Sequence[int]) -> Iterator[list[Fr
         yield [_frame(record) for record in records[start:end]]
 
 
-@given(st.lists(RECORDS, max_size=40), st.lists(st.integers(0, 40), max_size=5))
+@given(NEARLY_ALIKE | st.lists(RECORDS, max_size=10), st.lists(st.integers(0, 40), max_size=5))
 def test_the_figures_are_those_of_the_reference_however_records_come_in_batches(
     tmp_path_factory: pytest.TempPathFactory, records: list[Record], cuts: list[int]
 ) -> None:
@@ -137,6 +139,42 @@ def test_the_figures_are_those_of_the_reference_however_records_come_in_batches(
         one_by_one.observe([_frame(record)])
         reference.observe(record)
     assert book.render() == one_by_one.render()
+    expected = reference.figures()
+    assert _figures(book, expected) == pytest.approx(expected)
+
+
+ONE = structs.replace(made(1)[0], intended="1", served="1", total_us=700, attempts=(Attempt("1", "onnx", 600),))
+BRAKED = structs.replace(ONE, reason="brake", served=None)
+
+
+@pytest.mark.parametrize(
+    ("record", "name", "value"),
+    [
+        (ONE, "role", "shadow"),
+        (ONE, "role", "control"),
+        (ONE, "model", "spam"),
+        (ONE, "known_model", False),
+        (ONE, "outcome", "failed"),
+        (ONE, "served", "2"),
+        (ONE, "served", None),
+        (ONE, "intended", "2"),
+        (ONE, "error_code", "model_failed"),
+        (ONE, "stale", True),
+        (ONE, "attempts", (Attempt("1", "onnx", 600),) * 2),
+        (ONE, "total_us", 7_000_000),
+        (BRAKED, "attempts", (Attempt("2", "onnx", 600),)),
+        (BRAKED, "intended", "2"),
+        (structs.replace(ONE, role="control"), "action", "audit.erase"),
+    ],
+)
+def test_records_of_one_batch_that_differ_in_one_field_are_counted_apart(
+    tmp_path: Path, record: Record, name: str, value: object
+) -> None:
+    book, reference = Book(tmp_path), Reference()
+    records = [record, structs.replace(record, **{name: value}), record]
+    book.observe([_frame(one) for one in records])
+    for one in records:
+        reference.observe(one)
     expected = reference.figures()
     assert _figures(book, expected) == pytest.approx(expected)
 
