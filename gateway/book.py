@@ -9,19 +9,15 @@ is the recorder's own. All samples of one answer belong together: requests and l
 
 import platform
 import threading
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol
 
-from prometheus_client import (
-    CONTENT_TYPE_PLAIN_0_0_4,
-    CollectorRegistry,
-    Counter,
-    Histogram,
-    disable_created_metrics,
-    generate_latest,
-)
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import HistogramMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 
 from gateway import __version__
@@ -34,6 +30,8 @@ UNKNOWN_MODEL = "_unknown"
 NO_VERSION = "_none"
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds of the latency histograms, in seconds."""
+_BOUNDS_US = tuple(round(bound * 1e6) for bound in BUCKETS)
+_LE = (*map(str, BUCKETS), "+Inf")
 # Refusals for a version that the caller named: whatever stands in the record then, it is no version of the catalog.
 _ASKED_IN_VAIN = frozenset({"unknown_version", "version_not_allowed"})
 
@@ -52,25 +50,23 @@ class Book:
     """
 
     def __init__(self, run_folder: Path) -> None:
-        # When a counter was born, beside each one, is no figure of ours and doubles the answer. The switch is global.
-        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._lock = threading.Lock()
         self._recorder: HasLag | None = None
         self._sealing: Callable[[], Sealing] | None = None
         self._run_folder = run_folder
         self._boards = BoardFolder(run_folder)
         self._registry = CollectorRegistry(auto_describe=False)
-        self._requests = self._counter("pointsman_requests_total")
-        self._latency = self._histogram("pointsman_request_latency_seconds")
-        self._backend_latency = self._histogram("pointsman_backend_latency_seconds")
-        self._errors = self._counter("pointsman_errors_total")
-        self._fallbacks = self._counter("pointsman_fallbacks_total")
-        self._retries = self._counter("pointsman_retries_total")
-        self._diversions = self._counter("pointsman_diversions_total")
-        self._stale = self._counter("pointsman_stale_requests_total")
-        self._shadows = self._counter("pointsman_shadow_requests_total")
-        self._shadow_latency = self._histogram("pointsman_shadow_latency_seconds")
-        self._actions = self._counter("pointsman_control_records_total")
+        self._requests = _Counted("pointsman_requests_total")
+        self._latency = _Timed("pointsman_request_latency_seconds")
+        self._backend_latency = _Timed("pointsman_backend_latency_seconds")
+        self._errors = _Counted("pointsman_errors_total")
+        self._fallbacks = _Counted("pointsman_fallbacks_total")
+        self._retries = _Counted("pointsman_retries_total")
+        self._diversions = _Counted("pointsman_diversions_total")
+        self._stale = _Counted("pointsman_stale_requests_total")
+        self._shadows = _Counted("pointsman_shadow_requests_total")
+        self._shadow_latency = _Timed("pointsman_shadow_latency_seconds")
+        self._actions = _Counted("pointsman_control_records_total")
         self._registry.register(self)
 
     def watch(self, recorder: HasLag, sealing: Callable[[], Sealing] | None = None) -> None:
@@ -78,39 +74,47 @@ class Book:
         self._recorder = recorder
         self._sealing = sealing
 
-    def observe(self, frame: Frame) -> None:
-        """Count one record."""
-        record = frame.record
+    def observe(self, frames: Sequence[Frame]) -> None:
+        """Count records: all of them or, when anything is raised, none."""
+        alike: dict[tuple[object, ...], tuple[Record, list[int]]] = {}
+        for frame in frames:
+            record = frame.record
+            kind = _kind(record)
+            if kind in alike:
+                alike[kind][1].append(record.total_us)
+            else:
+                alike[kind] = record, [record.total_us]
+        tries, retries = _tries(frames)
+        with self._lock:
+            for record, times_us in alike.values():
+                self._add(record, times_us)
+            for labels, times_us in tries.items():
+                self._backend_latency.add(labels, times_us)
+            for labels, count in retries.items():
+                self._retries.add(labels, count)
+
+    def _add(self, record: Record, times_us: Sequence[int]) -> None:
+        """Count records that are counted alike, `record` and others, which took so long."""
+        count = len(times_us)
         if record.role == "control":
-            with self._lock:
-                self._actions.of(record.action or "").inc()
+            self._actions.add((record.action or "",), count)
             return
         model, version = _labels(record)
-        with self._lock:
-            if record.role == "shadow":
-                self._shadows.of(model, version, record.outcome).inc()
-                self._shadow_latency.of(model, version).observe(record.total_us / 1e6)
-            else:
-                self._observe_primary(record, model, version)
-
-    def _observe_primary(self, record: Record, model: str, version: str) -> None:
-        self._requests.of(model, version, record.outcome).inc()
-        self._latency.of(model, version).observe(record.total_us / 1e6)
-        for attempt in record.attempts:
-            if attempt.backend:  # else it was never made
-                self._backend_latency.of(model, attempt.version, attempt.backend).observe(attempt.infer_us / 1e6)
-        for before, attempt in pairwise(record.attempts):
-            if before.version == attempt.version:
-                self._retries.of(model, attempt.version).inc()
+        if record.role == "shadow":
+            self._shadows.add((model, version, record.outcome), count)
+            self._shadow_latency.add((model, version), times_us)
+            return
+        self._requests.add((model, version, record.outcome), count)
+        self._latency.add((model, version), times_us)
         if record.error_code is not None:
-            self._errors.of(model, version, record.error_code).inc()
+            self._errors.add((model, version, record.error_code), count)
         first = record.tried_first
         if record.served is not None and first is not None and record.served != first:
-            self._fallbacks.of(model, first, record.served).inc()
+            self._fallbacks.add((model, first, record.served), count)
         if record.intended is not None and first is not None and first != record.intended:
-            self._diversions.of(model, record.intended, first).inc()
+            self._diversions.add((model, record.intended, first), count)
         if record.stale:
-            self._stale.of(model).inc()
+            self._stale.add((model,), count)
 
     def render(self) -> bytes:
         """Return every figure in the text format of `CONTENT_TYPE`."""
@@ -122,14 +126,25 @@ class Book:
         with self._lock:
             self._boards.close()
 
-    # ── what is read when it is asked for ────────────────────────────────────────────────────────────────────────
+    # ── what is published ────────────────────────────────────────────────────────────────────────────────────────
 
     def describe(self) -> Iterator[Family]:
         """Return nothing: asked by the registry, which would otherwise collect in order to learn the names."""
         return iter(())
 
     def collect(self) -> Iterator[Family]:
-        """Yield the figures of the boards, the recorder and the build; called by the registry."""
+        """Yield every figure; called by the registry."""
+        yield self._requests.family()
+        yield self._latency.family()
+        yield self._backend_latency.family()
+        yield self._errors.family()
+        yield self._fallbacks.family()
+        yield self._retries.family()
+        yield self._diversions.family()
+        yield self._stale.family()
+        yield self._shadows.family()
+        yield self._shadow_latency.family()
+        yield self._actions.family()
         boards = self._boards.open()
         yield from board_families(boards)
         yield from standing_families(self._run_folder, boards)
@@ -139,31 +154,86 @@ class Book:
             yield from sealing_families(self._sealing())
         yield family("pointsman_build_info", [((__version__, platform.python_version()), 1)])
 
-    def _counter(self, name: str) -> "_Children[Counter]":
-        metric = METRICS[name]
-        return _Children(Counter(name, metric.help, metric.labels, registry=self._registry))
 
-    def _histogram(self, name: str) -> "_Children[Histogram]":
-        metric = METRICS[name]
-        return _Children(Histogram(name, metric.help, metric.labels, registry=self._registry, buckets=BUCKETS))
+class _Counted:
+    """A counter of `METRICS`: how many by label values, in the order of its labels."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._counts: dict[tuple[str, ...], int] = defaultdict(int)
+
+    def add(self, labels: tuple[str, ...], count: int) -> None:
+        """Count so many more."""
+        self._counts[labels] += count
+
+    def family(self) -> Family:
+        """Return what is published of it."""
+        return family(self._name, self._counts.items())
 
 
-_Kind = TypeVar("_Kind", Counter, Histogram)
+class _Timed:
+    """A histogram of `METRICS`, in seconds: how many times lie in each bucket by label values, and their sum.
+
+    The sum is kept in whole µs, so it does not depend on the order in which times are added.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._buckets: dict[tuple[str, ...], list[int]] = {}
+        self._sums_us: dict[tuple[str, ...], int] = {}
+
+    def add(self, labels: tuple[str, ...], times_us: Sequence[int]) -> None:
+        """Count times."""
+        buckets = self._buckets.get(labels)
+        if buckets is None:
+            buckets = self._buckets[labels] = [0] * (len(BUCKETS) + 1)
+            self._sums_us[labels] = 0
+        for time_us in times_us:
+            buckets[bisect_left(_BOUNDS_US, time_us)] += 1
+        self._sums_us[labels] += sum(times_us)
+
+    def family(self) -> Family:
+        """Return what is published of it."""
+        metric = METRICS[self._name]
+        made = HistogramMetricFamily(self._name, metric.help, labels=metric.labels)
+        for labels, buckets in self._buckets.items():
+            upto = zip(_LE, accumulate(buckets), strict=True)
+            made.add_metric(labels, list(upto), self._sums_us[labels] / 1e6)
+        return made
 
 
-class _Children(Generic[_Kind]):
-    """The children of one family by their label values; looking one up here costs a fifth of `labels()`."""
+def _kind(record: Record) -> tuple[object, ...]:
+    """Return all that tells where a record counts, but for its tries and its time."""
+    return (
+        record.model,
+        record.served,
+        record.intended,
+        record.tried_first,
+        record.outcome,
+        record.role,
+        record.known_model,
+        record.error_code,
+        record.stale,
+        record.action,
+    )
 
-    def __init__(self, family: _Kind) -> None:
-        self._family: _Kind = family
-        self._children: dict[tuple[str, ...], _Kind] = {}
 
-    def of(self, *labels: str) -> _Kind:
-        """Return the child with these label values, in the order of the family's labels."""
-        child = self._children.get(labels)
-        if child is None:
-            child = self._children[labels] = self._family.labels(*labels)
-        return child
+def _tries(frames: Sequence[Frame]) -> tuple[Mapping[tuple[str, ...], list[int]], Mapping[tuple[str, ...], int]]:
+    """Return how long the tries of primaries took (µs) by model, version and backend, and how many were made again."""
+    times_us: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    again: dict[tuple[str, ...], int] = defaultdict(int)
+    for frame in frames:
+        record = frame.record
+        if record.role != "primary":
+            continue
+        model = record.model if record.known_model else UNKNOWN_MODEL
+        for attempt in record.attempts:
+            if attempt.backend:  # else it was never made
+                times_us[model, attempt.version, attempt.backend].append(attempt.infer_us)
+        for before, attempt in pairwise(record.attempts):
+            if before.version == attempt.version:
+                again[model, attempt.version] += 1
+    return times_us, again
 
 
 def _labels(record: Record) -> tuple[str, str]:

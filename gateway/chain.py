@@ -27,12 +27,12 @@ def link(previous: bytes, sequence: int, sealed: bytes | memoryview) -> bytes:
     """Return the chain (32 bytes) after record `sequence`, whose sealed part is `sealed`; `previous` is the one
     before.
     """
-    return sha256(b"".join((previous, sequence.to_bytes(8, "big"), sealed))).digest()
+    return sha256(previous + sequence.to_bytes(8, "big") + sealed).digest()
 
 
 def leaf(journal: str, sequence: int, chain: bytes) -> bytes:
     """Return the hash of a record as a leaf of its batch's tree: it says which record stands where in which journal."""
-    return sha256(b"".join((b"\0", journal.encode(), b"\0", sequence.to_bytes(8, "big"), chain))).digest()
+    return sha256(b"\0" + journal.encode() + b"\0" + sequence.to_bytes(8, "big") + chain).digest()
 
 
 def node(left: bytes, right: bytes) -> bytes:

@@ -54,7 +54,7 @@ class Columns(Struct, frozen=True):
 
 def columns_of(record: Record) -> Columns:
     """Return the columns of a record. Its text has to be Unicode, as that of every decoded record is."""
-    unit = _unit(record.unit)
+    unit = unit_of(record)
     said = (
         record.record_id,
         record.request_id if record.request_id != record.record_id else None,
@@ -77,12 +77,27 @@ def columns_of(record: Record) -> Columns:
     return Columns(
         *said,
         record.keyed,
-        _headers.encode(record.headers) if record.headers else None,
+        headers_of(record),
         record.asked_version,
         record.intended,
         bounded(record.revision) if record.revision is not None else None,
         bounded(record.cohort_revision) if record.cohort_revision is not None else None,
     )
+
+
+def unit_of(record: Record) -> bytes | None:
+    """Return the digest of the routing key; None of a record that has none, or one that is no hex."""
+    if record.unit is None:
+        return None
+    try:
+        return bytes.fromhex(record.unit)
+    except ValueError:
+        return None  # damaged facts are no reason to lose the record
+
+
+def headers_of(record: Record) -> bytes | None:
+    """Return the msgpack map of the headers that the cohorts consulted, None when there are none."""
+    return _headers.encode(record.headers) if record.headers else None
 
 
 def bounded(number: int) -> int:
@@ -113,12 +128,3 @@ def made_in(packed: bytes | str) -> int | None:
 def tells_its_time(packed: bytes | str, received_ns: int) -> bool:
     """Tell whether a packed record id was made in the millisecond in which the record was received."""
     return made_in(packed) == received_ns // _MS
-
-
-def _unit(digits: str | None) -> bytes | None:
-    if digits is None:
-        return None
-    try:
-        return bytes.fromhex(digits)
-    except ValueError:
-        return None  # damaged facts are no reason to lose the record

@@ -2,10 +2,11 @@
 
 Nobody has to know the capacity of a backend. What is known is how long the version takes when it is not busy, and that
 is what the present is held against. It is overloaded when for 100 ms not even its fastest answer came within `slowdown`
-times that (a route's field): a queue that never drains, as CoDel finds one, and no mere burst or slow request. Then the
-limit is what Little's law gives: its rate × the time allowed. From there it gropes upwards while requests are refused
-and the version keeps within its time, and once nobody is refused any more it is lifted. What is over the limit is
-refused at once: nothing is queued here. A version that answers in its time is never limited.
+times that (a route's field): a queue that never drains, as CoDel finds one, and no mere burst or slow request. The
+limit is what Little's law gives: its rate × the time allowed. It is known, and in force, as soon as more than half of
+the time to spare is used for 100 ms, when nobody is refused by it yet. From there it gropes upwards while requests are
+refused and the version keeps within its time, and a minute after the last refusal it is lifted. What is over the limit
+is refused at once: nothing is queued here. A version that answers in its time is never limited.
 
 Sources, none of whose code is used: the minimum over an interval as the sign of a standing queue, RFC 8289 (CoDel),
 sections 3.2 and 3.3; rate × unhurried time × gain, BBR (draft-cardwell-iccrg-bbr-congestion-control-02, section 4.2);
@@ -29,8 +30,8 @@ _INTERVAL_US: Final = 100_000
 """How long it has to be slow before that counts (CoDel's interval), and how long between two steps upwards."""
 _DOUBT_US: Final = 2_000_000
 """Slow for so long at the least limit, a version has perhaps become slower by itself, and is measured anew."""
-_CALM_US: Final = 5_000_000
-"""Without a refusal for so long, a limit is lifted."""
+_CALM_US: Final = 60_000_000
+"""Without a refusal for so long, a limit is lifted: the next burst may come before anybody sees that it is one."""
 _ALONE: Final = 1.2
 """Requests in flight on average up to which they hardly ever had company."""
 
@@ -107,24 +108,29 @@ class Limit:
                 self._lower(max(LEAST, self.in_flight // 2))
             else:
                 self._keep_up()
-        elif self._is_slow():
-            self._slow()
         else:
-            self._keep_up()
+            self._learn()
+            waits_us = self._fastest_us if self._total_us > _ALONE * self._lasted_us else 0
+            if waits_us > self._allowed_us():
+                self._slow()
+            elif waits_us * 2 > self._allowed_us() + self.unhurried_us and (self.most == UNLIMITED or self._held):
+                self._strained()
+            else:
+                self._keep_up()
+
+    def _learn(self) -> None:
+        """Learn how long it takes unhurried: from the fastest answer ever, and slowly from those without company."""
+        fastest = self._fastest_us
+        if self.most < LEAST:
+            self.unhurried_us = fastest
+        elif self._total_us <= _ALONE * self._lasted_us:
+            self.unhurried_us += (fastest - self.unhurried_us) // 4
+        self.unhurried_us = min(self.unhurried_us or fastest, fastest)
 
     def _allowed_us(self) -> int:
         """Return how long the fastest answer may take."""
         assert self.slowdown is not None  # without it nothing is judged
         return max(self.slowdown * self.unhurried_us, self.unhurried_us + _SLACK_US)
-
-    def _is_slow(self) -> bool:
-        fastest, together = self._fastest_us, self._total_us / self._lasted_us
-        if self.most < LEAST:
-            self.unhurried_us = fastest
-        elif together <= _ALONE:
-            self.unhurried_us += (fastest - self.unhurried_us) // 4
-        self.unhurried_us = min(self.unhurried_us or fastest, fastest)
-        return fastest > self._allowed_us() and together > _ALONE
 
     # ── slow ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -141,9 +147,17 @@ class Limit:
             self._doubt(self._slow_us)
             self._slow_us = self._slow_served = 0
 
+    def _strained(self) -> None:
+        """Know the limit before it is reached: with half of the time to spare used up, this rate is all there is."""
+        self._slow_us += self._lasted_us
+        self._slow_served += self._served
+        if self._slow_us >= _INTERVAL_US:
+            self._lower(max(LEAST, self.in_flight, self._slow_served * self._allowed_us() // self._slow_us))
+            self._slow_us = self._slow_served = 0
+
     def _lower(self, most: int) -> None:
+        self.most = most if self._held else min(self.most, most)
         self._held = False
-        self.most = min(self.most, most)
 
     def _doubt(self, passed_us: int) -> None:
         """Have the version answer one request at a time for a stretch, when limiting has not helped for long."""

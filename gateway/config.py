@@ -139,7 +139,7 @@ class OverloadSettings(Group):
 
     lag_ms: Annotated[
         Decimal, Field(gt=0, description="requests are shed while every turn of the event loop takes longer than this")
-    ] = 30.0
+    ] = 50.0
     max_in_flight: Annotated[
         Whole, Field(ge=1, description="or while a worker has more requests than this in flight")
     ] = 5_000

@@ -4,9 +4,9 @@ The sign is the time that one turn of the event loop takes, looked at every 20 m
 long before anything is done about it. A turn may be long for once; a worker is *pressed* when none has been below half
 of `overload.lag_ms` for 100 ms, and *sheds* when none has been below all of it, or when it has more than
 `overload.max_in_flight` requests in flight. While it is pressed no shadow starts. While it sheds, requests are admitted
-within a budget that shrinks by a fifth with every 100 ms that are too slow and grows by a tenth with every other, and
-the budget is shared out fairly (`fairness`). A request that is not admitted costs neither a look at its body, nor a
-decision, nor a record: it is not served, and is counted on the worker's board.
+within a budget that shrinks with every 100 ms that are too slow, by as much as they are, and grows by 3 % with every
+other; and the budget is shared out fairly (`fairness`). A request that is not admitted costs neither a look at its
+body, nor a decision, nor a record: it is not served, and is counted on the worker's board.
 
 Belongs here: that judgement, and the timer that makes it. Never here: replies, records, or limits of single versions
 (`concurrency`), which are only looked at by the same timer.
@@ -25,12 +25,13 @@ from gateway.metrics import Board, Slot
 
 _TICK_S: Final = 0.02
 _TURN_NS: Final = 100_000_000
+_TURN_S: Final = _TURN_NS / 1e9
 """How long a sign has to last, and a budget."""
-_SHRINK, _GROW = 0.8, 1.1
-_LEAST_PART: Final = 0.5
+_SHRINK, _LEAST_SHRINK, _GROW = 0.9, 0.5, 1.03
+_LEAST_PART: Final = 0.7
 """The part of what was served when shedding began, below which a slow loop never lowers the budget: were refusals alone
 too much for it, serving nobody would help nobody."""
-_AGAIN: Final = 5
+_AGAIN: Final = 20
 """Turns without a refusal after which shedding ends."""
 _TOLD_NS: Final = 1_000_000_000
 
@@ -47,7 +48,8 @@ class Overload:
         self._timer: asyncio.TimerHandle | None = None
         self._pressed_since = self._over_since = 0
         self._looked_ns = self._turned_ns = self._told_ns = 0
-        self._budget = self._least = 0.0
+        self._rate = self._least = 0.0
+        self._last_lag_ns = 0
         self._quiet = 0
         self._shed = 0
         self.pressed = False
@@ -80,8 +82,12 @@ class Overload:
     # ── looking ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _tick(self) -> None:
-        if self._timer is not None:
-            self._loop.call_soon(self._turned, monotonic_ns())
+        # What a timer calls soon may still run in the same turn, before sockets are looked at (libuv's order); what
+        # that calls soon comes after them.
+        self._loop.call_soon(self._begin)
+
+    def _begin(self) -> None:
+        self._loop.call_soon(self._turned, monotonic_ns())
 
     def _turned(self, began_ns: int) -> None:
         """Judge by how long a turn of the loop took, whatever there was to do in it."""
@@ -94,39 +100,48 @@ class Overload:
     def note(self, now_ns: int, lag_ns: int) -> None:
         """Take one look: at `now_ns` (monotonic) a turn of the loop took `lag_ns`."""
         self._board[Slot.LOOP_LAG_US] = lag_ns // 1000
+        self._last_lag_ns = lag_ns
         crowded = self._board[Slot.IN_FLIGHT] > self._most
         self._pressed_since = (self._pressed_since or now_ns) if lag_ns > self._lag_ns // 2 or crowded else 0
         self._over_since = (self._over_since or now_ns) if lag_ns > self._lag_ns or crowded else 0
         self._board[Slot.LIMITS_IN_FORCE] = self._limits.look((now_ns - self._looked_ns) // 1000)
         self._looked_ns = now_ns
         if now_ns - self._turned_ns >= _TURN_NS:
+            lasted_s = (now_ns - self._turned_ns) / 1e9
             self._turned_ns = now_ns
-            self._turn(now_ns)
+            self._turn(now_ns, lasted_s)
 
-    def _turn(self, now_ns: int) -> None:
+    def _turn(self, now_ns: int, lasted_s: float) -> None:
+        """Judge the `lasted_s` since the last judgement, and share out what may be admitted in as long a time again."""
+        shares = self._shares
         over = bool(self._over_since) and now_ns - self._over_since >= _TURN_NS
         if self.shedding:
-            self._adjust(over)
+            self._adjust(over, shares.admitted / lasted_s)
         elif over and self.pressed:
             self.shedding = True
             self._quiet = 0
-            self._budget = max(1.0, self._shares.admitted * _SHRINK)
-            self._least = self._budget * _LEAST_PART
+            self._rate = shares.admitted / lasted_s * self._shrink()
+            self._least = self._rate * _LEAST_PART
         pressed = self.shedding or (bool(self._pressed_since) and now_ns - self._pressed_since >= _TURN_NS)
         self._tell(now_ns, pressed)
         self.pressed = pressed
-        self._shares.turn(self._budget if self.shedding else None)
+        shares.turn(max(1.0, self._rate * lasted_s) if self.shedding else None)
 
-    def _adjust(self, over: bool) -> None:
-        shares = self._shares
+    def _adjust(self, over: bool, admitted: float) -> None:
+        """Have the budget follow, when `admitted` requests a second were too many, or not."""
+        refused = self._shares.refused
         if over:
-            least = self._least if self._board[Slot.IN_FLIGHT] <= self._most else 1.0
-            self._budget = max(least, min(self._budget, shares.admitted) * _SHRINK, 1.0)
-        elif shares.refused:
-            self._budget = self._budget * _GROW + 1
-        self._quiet = 0 if over or shares.refused else self._quiet + 1
+            least = self._least if self._board[Slot.IN_FLIGHT] <= self._most else 0.0
+            self._rate = max(least, min(self._rate, admitted) * self._shrink())
+        elif refused:
+            self._rate = self._rate * _GROW + 1 / _TURN_S
+        self._quiet = 0 if over or refused else self._quiet + 1
         if self._quiet >= _AGAIN:
             self.shedding = False
+
+    def _shrink(self) -> float:
+        """Return by how much the budget has to become smaller: as much as a turn is too long, within bounds."""
+        return min(_SHRINK, max(_LEAST_SHRINK, self._lag_ns / max(1, self._last_lag_ns)))
 
     def _tell(self, now_ns: int, pressed: bool) -> None:
         """Log the beginning and the end, and once a second how much was shed."""
@@ -137,5 +152,5 @@ class Overload:
         if pressed != self.pressed:
             logger().warning("overload_begins" if pressed else "overload_ends", **figures)
         if self._shed and now_ns - self._told_ns >= _TOLD_NS:
-            logger().warning("requests_shed", count=self._shed, budget=round(self._budget), **figures)
+            logger().warning("requests_shed", count=self._shed, per_second=round(self._rate), **figures)
             self._shed, self._told_ns = 0, now_ns

@@ -44,7 +44,7 @@ class Attempt(Struct, frozen=True, omit_defaults=True):
     error: str | None = None
 
 
-class Record(Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Record(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """Request X was served by version Y, because Z.
 
     Ids: `record_id` is ours, a UUIDv7; `request_id` is the caller's name for the request (else the record id);
@@ -116,7 +116,7 @@ class Record(Struct, frozen=True, omit_defaults=True, kw_only=True):
         return self.attempts[0].version if self.reason == "brake" and self.attempts else self.intended
 
 
-class Frame(Struct, frozen=True):
+class Frame(Struct, frozen=True, gc=False):
     """A record as it stands in a journal: its place in that journal's gapless sequence, its sealed bytes and its parts.
 
     `previous` is the chain before it and `chain` the one after it (`gateway.chain`, 32 bytes each), `sealed` the very

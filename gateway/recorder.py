@@ -17,25 +17,25 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from gateway.counting import Counting
 from gateway.errors import AuditUnavailable
 from gateway.journal import JournalReader
-from gateway.journal.segment import Corruption, segment_numbers, segment_path
+from gateway.journal.backlog import beyond
+from gateway.journal.discarding import Discarding
+from gateway.journal.segment import Corruption
 from gateway.journal.tail import Budget
 from gateway.logs import logger
 from gateway.metrics import Lag
 from gateway.ports import AuditStore, Batch, Gap, JournalPosition
 from gateway.record import Frame
 
-TICK_SECONDS = 0.02
+TICK_SECONDS = 0.1
+"""How often the journals are looked at; with what a commit takes, a record is in the store well within 250 ms."""
 BATCH_FRAMES = 1_000
 BATCH_BYTES = 4 * 2**20
-_COUNTED_FRAMES = 5_000
-_COUNTED_BYTES = 8 * 2**20
 _FIRST_RETRY_SECONDS = 0.1
 _LAST_RETRY_SECONDS = 5.0
 _DELETE_EVERY_SECONDS = 1.0
-CORRUPT_SUFFIX = ".corrupt"
-"""An empty file of a segment's name with this suffix keeps a damaged segment from being deleted."""
 
 
 class Checkpoints(Protocol):
@@ -66,7 +66,8 @@ class _Read(Struct, frozen=True):
 class Recorder:
     """Reads all journals under `journals`, counts every frame with `observe` and ships it to `store`.
 
-    `observe` is called once for each frame in the life of the process, whether the store works or not. Segments that
+    `observe` is given each frame once in the life of the process, in batches, whether the store works or not: what is
+    shipped is counted as it is read, and while the store fails another reader runs ahead of it. Segments that
     are shipped are deleted when they are older than `keep_segments_seconds`, but never the newest of a journal nor
     one with damage in it.
     """
@@ -76,27 +77,23 @@ class Recorder:
         journals: Path,
         store: AuditStore,
         checkpoints: Checkpoints,
-        observe: Callable[[Frame], None],
+        observe: Callable[[Sequence[Frame]], None],
         keep_segments_seconds: float,
     ) -> None:
         self._journals = journals
         self._store = store
         self._checkpoints = checkpoints
-        self._observe = observe
-        self._keep_seconds = keep_segments_seconds
-        self._counting: JournalReader | None = None
+        self._counting = Counting(journals, observe)
+        self._discarding = Discarding(keep_segments_seconds)
         self._shipping: JournalReader | None = None
+        self._positions: Mapping[str, JournalPosition] | None = None
         self._pending: _Read | None = None
         self._committed: Sequence[JournalPosition] = ()
         self._gaps: list[Gap] = []
-        self._unmarked: set[Path] = set()
         self._day = ""
         self._shipped: Mapping[Path, tuple[int, int]] = {}
-        self._counted_all = False
-        self._records_behind = 0
         self._oldest_ns: int | None = None
         self._corrupt_frames = 0
-        self._observe_failed = False
         self._retry_seconds = 0.0
         self._retry_at = 0.0
         self._round_at = 0.0
@@ -118,9 +115,9 @@ class Recorder:
                 self._wake.wait(TICK_SECONDS)
                 self._wake.clear()
         finally:
-            for reader in (self._counting, self._shipping):
-                if reader is not None:
-                    reader.close()
+            self._counting.close()
+            if self._shipping is not None:
+                self._shipping.close()
         if self._pending is not None or self._shipping is None:
             logger().warning("recorder_stopped_behind", why="the store failed; the journals keep the rest")
 
@@ -148,10 +145,11 @@ class Recorder:
 
     def lag(self) -> Lag:
         """Return how far the store is behind the journals. May be called from any thread."""
-        shipped, oldest = self._shipped, self._oldest_ns
+        positions, oldest = self._positions, self._oldest_ns
+        behind = [beyond(folder, positions or {}) for folder in _folders(self._journals)]
         return Lag(
-            records=self._records_behind if self._counted_all else None,
-            bytes=sum(_bytes_after(folder, *shipped.get(folder, (0, 0))) for folder in _folders(self._journals)),
+            records=sum(records for records, _ in behind) if positions is not None else None,
+            bytes=sum(size for _, size in behind),
             seconds=max(0.0, (time.time_ns() - oldest) / 1e9) if oldest is not None else 0.0,
             corrupt_frames=self._corrupt_frames,
         )
@@ -164,39 +162,29 @@ class Recorder:
         try:
             if self._shipping is None:
                 self._begin()
-            while self._count() | self._ship(last):
+            while self._ship(last) or (not last and self._count_ahead()):
                 pass
             if last or self._checkpoints.due():
                 self._checkpoints.seal()
             if time.monotonic() >= self._delete_at:
                 self._delete_at = time.monotonic() + _DELETE_EVERY_SECONDS
-                self._delete_old()
+                self._discarding.delete({folder: segment for folder, (segment, _) in self._shipped.items()})
         except Exception as error:  # noqa: BLE001 - whatever it is, the next round must come: nobody else ships records
             self._postpone(error)
             self._round_at = self._retry_at
 
     def _begin(self) -> None:
-        positions = self._store.positions()
+        self._positions = positions = self._store.positions()
         self._day = self._checkpoints.begin()
-        self._counting = JournalReader(self._journals, positions, _leave_the_alarm_to_the_other_reader)
         self._shipping = JournalReader(self._journals, positions, self._alarm)
 
-    def _count(self) -> bool:
-        """Read ahead and count; return whether there is more."""
-        assert self._counting is not None
-        self._counting.discover()
-        budget = Budget(_COUNTED_FRAMES, _COUNTED_BYTES)
-        frames = self._counting.read(budget)
-        for frame in frames:
-            try:
-                self._observe(frame)
-            except Exception as error:  # noqa: BLE001 - figures are never worth a record
-                if not self._observe_failed:
-                    logger().error("record_not_counted", record_id=frame.record.record_id, exc_info=error)
-                self._observe_failed = True
-        self._records_behind += len(frames)
-        self._counted_all = bool(budget)
-        return not budget
+    def _count_ahead(self) -> bool:
+        """While the store fails, count what it cannot take yet; return whether there is more."""
+        if self._pending is None:
+            return False
+        assert self._shipping is not None
+        assert self._positions is not None
+        return self._counting.run_ahead(self._shipping, self._positions)
 
     def _ship(self, last: bool) -> bool:
         """Commit the next batch, which may be one that failed before; return whether there is more."""
@@ -218,7 +206,7 @@ class Recorder:
                 return False
         self._pending, self._retry_seconds = None, 0.0
         self._committed, self._shipped = batch.positions, read.shipped
-        self._records_behind -= len(batch.frames)
+        self._positions = {**(self._positions or {}), **{position.journal: position for position in batch.positions}}
         if read.reached_end:
             self._oldest_ns = None
             if self._answered < self._sealed_for <= read.asked:
@@ -234,11 +222,12 @@ class Recorder:
         self._shipping.discover()
         budget = Budget(BATCH_FRAMES, BATCH_BYTES)
         frames = self._shipping.read(budget)
-        self._mark_damaged()
-        places = {folder: (tail.segment, tail.offset) for folder, tail in self._shipping}
+        self._counting.count(frames)
+        self._counting.rejoin(self._shipping)
+        self._discarding.mark()
         gaps, self._gaps = tuple(self._gaps), []
         batch = Batch(self._today(), frames, self._shipping.positions(), gaps)
-        return _Read(batch, places, bool(budget), asked)
+        return _Read(batch, self._shipping.places(), bool(budget), asked)
 
     def _today(self) -> str:
         """Return the day that records are kept under: of UTC, but never one before the last, whatever the clock
@@ -300,45 +289,8 @@ class Recorder:
         journal = damage.journal or segment.parent.name
         found = Gap(journal, damage.sequence, damage.missing, damage.segment, damage.offset, damage.why, time.time_ns())
         self._gaps.append(found)
-        self._unmarked.add(segment)
-
-    def _mark_damaged(self) -> None:
-        """Mark the damaged segments. One that cannot be marked, since the disk may be full, is tried again later."""
-        for segment in tuple(self._unmarked):
-            try:
-                if segment.exists():
-                    segment.with_suffix(CORRUPT_SUFFIX).touch(mode=0o600)
-                self._unmarked.discard(segment)
-            except OSError as error:
-                logger().error("damaged_segment_not_marked", segment=str(segment), why=str(error))
-
-    def _delete_old(self) -> None:
-        assert self._counting is not None
-        self._mark_damaged()
-        counted = {folder: tail.segment for folder, tail in self._counting}
-        oldest_kept = time.time() - self._keep_seconds
-        for folder, (shipped, _) in self._shipped.items():
-            for number in segment_numbers(folder):
-                path = segment_path(folder, number)
-                done = number < min(shipped, counted.get(folder, 0)) and path not in self._unmarked
-                if done and path.stat().st_mtime <= oldest_kept and not path.with_suffix(CORRUPT_SUFFIX).exists():
-                    path.unlink()
-
-
-def _leave_the_alarm_to_the_other_reader(_segment: Path, _damage: Corruption) -> None:
-    pass
+        self._discarding.keep(segment)
 
 
 def _folders(journals: Path) -> list[Path]:
     return [path for path in journals.iterdir() if path.is_dir()] if journals.is_dir() else []
-
-
-def _bytes_after(folder: Path, segment: int, offset: int) -> int:
-    behind = 0
-    for number in segment_numbers(folder):
-        if number >= segment:
-            try:
-                behind += segment_path(folder, number).stat().st_size - (offset if number == segment else 0)
-            except FileNotFoundError:
-                continue  # deleted meanwhile, so it was shipped
-    return max(0, behind)

@@ -14,7 +14,9 @@ from gateway.chain import HASH_BYTES, link
 from gateway.record import Frame, decode_record
 
 _LENGTH = struct.Struct("<I")
-_SHORTEST = HASH_BYTES + 2 * _LENGTH.size
+_length_at = _LENGTH.unpack_from
+_SEALED_AT = HASH_BYTES + _LENGTH.size
+_SHORTEST = _SEALED_AT + _LENGTH.size
 
 
 class NoContent(ValueError):
@@ -32,21 +34,17 @@ def unpack_content(content: bytes | memoryview) -> tuple[bytes, bytes, bytes, by
     Raises:
         NoContent: the lengths do not fit.
     """
-    view = memoryview(content)
-    if len(view) < _SHORTEST:
+    whole = bytes(content)  # one copy and plain slices of it: cheaper than to copy each part out of a memoryview
+    if len(whole) < _SHORTEST:
         raise NoContent("it is too short")
-    sealed_end = HASH_BYTES + _LENGTH.size + _LENGTH.unpack_from(view, HASH_BYTES)[0]
-    if sealed_end + _LENGTH.size > len(view):
+    sealed_end: int = _SEALED_AT + _length_at(whole, HASH_BYTES)[0]
+    request_at = sealed_end + _LENGTH.size
+    if request_at > len(whole):
         raise NoContent("its sealed part runs past the end")
-    request_end = sealed_end + _LENGTH.size + _LENGTH.unpack_from(view, sealed_end)[0]
-    if request_end > len(view):
+    request_end: int = request_at + _length_at(whole, sealed_end)[0]
+    if request_end > len(whole):
         raise NoContent("the request's part runs past the end")
-    return (
-        bytes(view[:HASH_BYTES]),
-        bytes(view[HASH_BYTES + _LENGTH.size : sealed_end]),
-        bytes(view[sealed_end + _LENGTH.size : request_end]),
-        bytes(view[request_end:]),
-    )
+    return whole[:HASH_BYTES], whole[_SEALED_AT:sealed_end], whole[request_at:request_end], whole[request_end:]
 
 
 def parts_at(content: bytes | memoryview) -> tuple[int, int, int, int]:

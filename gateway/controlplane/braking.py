@@ -81,26 +81,29 @@ class Braking:
         stored = await self._store.read("route", model)
         if stored is None or stored.revision != revision:
             return True  # it has been changed since, and the workers are about to learn it
-        route = parsed(parse_route, stored.json)
-        split, braked = without(route, [trip.version for _, trip in trips])
-        if not braked:
-            return self._complain(name, "every version of the split fails in one worker or another")
-        floor = await self._watch.floor()
-        digest = hashlib.blake2b(model.encode(), digest_size=8).hexdigest()
-        origin = Origin(ACTOR, _comment(route, braked, trips), f"brake-{floor.epoch}-{revision}-{digest}")
-        document = encode_document(msgspec.structs.replace(route, split=split))
-        proposed = Proposed("route", model, document, revision)
         try:
-            # The documents were in force a moment ago, so nothing on a disk may keep the failing version in traffic.
-            made = await self._publisher.make([proposed], origin, NO_TERMS, Licence(trusted=True))
+            route = parsed(parse_route, stored.json)
+            split, braked = without(route, [trip.version for _, trip in trips])
+            if not braked:
+                return self._complain(name, "no version of the split is left that could have its share")
+            await self._make(route, revision, split, _comment(route, braked, trips))
         except RulesUnavailable:
             raise
         except RevisionConflict:
             return True  # somebody else was faster, perhaps the control process of another gateway
         except (ChangeError, ArtifactError) as error:
             return self._complain(name, error.message)
-        logger().warning("brake_published", model=model, versions=braked, revision=made.revision)
         return True
+
+    async def _make(self, route: Route, revision: int, split: Mapping[str, int], comment: str) -> None:
+        floor = await self._watch.floor()
+        digest = hashlib.blake2b(route.model.encode(), digest_size=8).hexdigest()
+        origin = Origin(ACTOR, comment, f"brake-{floor.epoch}-{revision}-{digest}")
+        document = encode_document(msgspec.structs.replace(route, split=split))
+        proposed = Proposed("route", route.model, document, revision)
+        # What it names was in force a moment ago, so nothing on a disk may keep the failing version in traffic.
+        made = await self._publisher.make([proposed], origin, NO_TERMS, Licence(trusted=True))
+        logger().warning("brake_published", model=route.model, revision=made.revision, comment=comment)
 
     def _complain(self, name: Name, why: str) -> bool:
         if why != self._refused.get(name):

@@ -5,6 +5,7 @@ here: the format (`statements`), reading journals, or sending checkpoints anywhe
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,11 +30,18 @@ def _tell_nobody(_checkpoint: SignedCheckpoint) -> None:
 class _Run:
     """A stretch that grows: the chain before it and after its last record, and its leaves, 32 bytes each."""
 
+    __slots__ = ("end", "first", "last", "leaves", "start")
+
     def __init__(self, first: int, start: bytes) -> None:
         self.first = first
         self.last = first - 1
         self.start = self.end = start
         self.leaves: list[bytes] = []
+
+
+def _no_runs() -> defaultdict[str, defaultdict[str, list[_Run]]]:
+    """Return the stretches by day and journal while there are none."""
+    return defaultdict(lambda: defaultdict(list))
 
 
 class Checkpointer:
@@ -69,7 +77,7 @@ class Checkpointer:
         self._previous = ""
         self._last_at_ns = 0
         self._ends: dict[str, tuple[int, bytes]] = {}
-        self._runs: dict[str, dict[str, list[_Run]]] = {}
+        self._runs = _no_runs()
         self._records = 0
         self._since = 0.0
         self._signed: SignedCheckpoint | None = None
@@ -88,7 +96,7 @@ class Checkpointer:
             AuditUnavailable: the store fails.
             OSError: the journals cannot be read.
         """
-        self._ends, self._runs, self._records, self._signed = {}, {}, 0, None
+        self._ends, self._runs, self._records, self._signed = {}, _no_runs(), 0, None
         self._store.publish_key(PublicKey(self._gateway, self._key.id, self._key.public.pem, self._now_ns()))
         self._take_up(self._store.last_checkpoint(self._gateway))
         for found in uncovered_rows(self._store, self._own_positions()):
@@ -160,7 +168,7 @@ class Checkpointer:
         last, end = self._ends.get(journal, (0, b""))
         if sequence <= last:
             return
-        runs = self._runs.setdefault(day, {}).setdefault(journal, [])
+        runs = self._runs[day][journal]
         if not runs or sequence != last + 1 or previous != end:
             runs.append(_Run(sequence, previous))
         run = runs[-1]

@@ -1,13 +1,10 @@
 """Reading all journals of a gateway: those of the workers that run, those of workers that are gone, those yet to come.
 
-Two readers walk the same journals in the control process, one for the figures and one for the audit store, so a store
-that is down never stops the figures.
-
 Belongs here: taking up journals and reading them in turn. Never here: what becomes of the frames.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from gateway.journal.tail import Alarm, Budget, Tail
@@ -24,9 +21,6 @@ class JournalReader:
         self._alarm = alarm
         self._tails: dict[str, Tail] = {}
         self._turn = 0
-
-    def __iter__(self) -> Iterator[tuple[Path, Tail]]:
-        return ((self._folder / name, tail) for name, tail in tuple(self._tails.items()))
 
     def discover(self) -> None:
         """Take up the folders of workers that are new."""
@@ -51,6 +45,10 @@ class JournalReader:
     def positions(self) -> list[JournalPosition]:
         """Return where the reader stands in every journal that it has opened."""
         return [position for tail in self._tails.values() for position in tail.positions()]
+
+    def places(self) -> dict[Path, tuple[int, int]]:
+        """Return where the reader stands in every worker's folder: (segment, next byte in it), (0, 0) before any."""
+        return {self._folder / name: (tail.segment, tail.offset) for name, tail in self._tails.items()}
 
     def sync(self) -> None:
         """Return when every frame read so far is on the disk. Raises `OSError`."""

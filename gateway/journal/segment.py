@@ -169,10 +169,9 @@ def read_frame(view: memoryview, at: int) -> tuple[int, memoryview] | Flaw:
     if end > len(view):
         return Flaw.INCOMPLETE
     payload = view[start:end]
-    begun = crc32c(view[at + 8 : start])
-    if crc32c(payload, begun) != checksum:
+    if crc32c(view[at + 8 : end]) != checksum:
         erased = _without_parts(payload)
-        if erased is None or crc32c(erased, begun) != checksum:
+        if erased is None or crc32c(erased, crc32c(view[at + 8 : start])) != checksum:
             return Flaw.CHECKSUM
         return sequence, memoryview(erased)
     return sequence, payload

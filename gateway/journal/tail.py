@@ -44,6 +44,8 @@ Alarm = Callable[[Path, Corruption], None]
 class Budget:
     """How much one round of reading may still take. The last frame may exceed the bytes."""
 
+    __slots__ = ("bytes", "frames")
+
     def __init__(self, frames: int, size: int) -> None:
         self.frames = frames
         self.bytes = size
@@ -51,10 +53,11 @@ class Budget:
     def __bool__(self) -> bool:
         return self.frames > 0 and self.bytes > 0
 
-    def take(self, size: int) -> None:
-        """Count one frame of `size` bytes."""
+    def take(self, size: int) -> bool:
+        """Count one frame of `size` bytes; return whether there may be another."""
         self.frames -= 1
         self.bytes -= size
+        return self.frames > 0 and self.bytes > 0
 
 
 class Tail:
@@ -201,34 +204,35 @@ class Tail:
         data = os.pread(self._file, self._window, self.offset)
         self._window = CHUNK_BYTES
         view = memoryview(data)
-        at = 0
-        while at < len(view) and budget:
+        at, more, following = 0, bool(budget), self._sequence + 1
+        while more and at < len(data):
             frame = read_frame(view, at)
-            if isinstance(frame, Flaw) or frame[0] != self._sequence + 1:
+            if not isinstance(frame, tuple) or frame[0] != following:
                 break
-            size = FRAME_OVERHEAD + len(frame[1])
-            self._decode(frames, frame[1])
+            content = frame[1]
+            self._decode(frames, following, content)
+            following += 1
+            size = FRAME_OVERHEAD + len(content)
             at += size
             self.offset += size
-            budget.take(size)
+            more = budget.take(size)
         if at:
             self._unsynced = True
             return True
         return bool(data) and self._face(view)
 
-    def _decode(self, frames: list[Frame], content: memoryview) -> None:
-        sequence = self._sequence + 1
+    def _decode(self, frames: list[Frame], sequence: int, content: memoryview) -> None:
         before, self._chain = self._chain, b""
         try:
             previous, sealed, request, response = unpack_content(content)
-            self._chain = link(previous, sequence, sealed)
+            self._chain = chain = link(previous, sequence, sealed)
             record = decode_record(sealed)
         except (NoContent, msgspec.DecodeError) as error:
             self._raise_here(1, f"its checksum holds but it is no record: {error}", frames_follow=True)
         else:
-            if before not in (b"", previous):
+            if before and before != previous:
                 self._raise_here(0, "it does not follow on the record before it", frames_follow=True)
-            frames.append(Frame(self._journal, sequence, previous, self._chain, sealed, request, response, record))
+            frames.append(Frame(self._journal, sequence, previous, chain, sealed, request, response, record))
         self._sequence = sequence
 
     def _face(self, view: memoryview) -> bool:

@@ -96,8 +96,13 @@ class DayWriter:
     def write(self, batch: Batch, fresh: Sequence[Frame]) -> None:
         """Insert, in the transaction that is open, the frames of a batch that are new, its gaps, and its positions."""
         rows, sealed, parts = [], [], []
+        journal, word = self._journal, self._word
         for number, frame in enumerate(fresh, self._next):
-            rows.append((number, self._journal(frame.journal), frame.sequence, *self._columns(frame)))
+            try:
+                columns = row_of(frame.record, word)
+            except UnicodeEncodeError:
+                columns = row_of(decode_record(frame.sealed), word)  # there it stands escaped
+            rows.append((number, journal(frame.journal), frame.sequence, *columns))
             sealed.append((number, frame.previous, frame.sealed))
             if frame.request or frame.response:
                 parts.append((number, frame.request, frame.response))
@@ -109,12 +114,6 @@ class DayWriter:
         _move(self._connection, moved)
         self._positions.update((at.journal, at) for at in moved)
         _note(self._connection, batch.gaps)
-
-    def _columns(self, frame: Frame) -> tuple[Any, ...]:
-        try:
-            return row_of(frame.record, self._word)
-        except UnicodeEncodeError:
-            return row_of(decode_record(frame.sealed), self._word)  # there it stands escaped
 
 
 class _Interned(dict[str, int]):

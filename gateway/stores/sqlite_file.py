@@ -20,9 +20,7 @@ from msgspec import Struct
 from gateway.errors import AuditUnavailable
 
 _BUSY_MS = 5_000
-# Pages of 8 KiB suit rows that are larger than half of SQLite's default page; they come before the first write.
 _SETTINGS = """
-PRAGMA page_size = 8192;
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;
 PRAGMA wal_autocheckpoint = 2000;
@@ -38,7 +36,8 @@ class Schema(Struct, frozen=True):
     """What a file is for: its `name` in messages, its mark, and the statements that make it.
 
     `changes` maps an older version to the statements that bring a file of it to the next one; `settings` are pragmas
-    that the writing connection needs beside those of every file.
+    that the writing connection needs beside those of every file. `page_bytes` is for files that are made: 8 KiB suit
+    rows that are larger than half of SQLite's default page.
     """
 
     name: str
@@ -47,6 +46,7 @@ class Schema(Struct, frozen=True):
     statements: str
     changes: Mapping[int, str] = {}
     settings: str = ""
+    page_bytes: int = 8192
 
 
 class NotThere(AuditUnavailable):
@@ -184,8 +184,9 @@ class SqliteFile:
             connection.set_busy_timeout(_BUSY_MS)
             if not _is_empty(connection) and connection.pragma("application_id") != self._schema.application_id:
                 raise _something_else(self._path, self._schema)  # before a setting changes a byte of it
-            # Stepped to the end, each: a row stops `execute` on the way.
-            connection.execute(_SETTINGS + self._schema.settings).fetchall()
+            # Stepped to the end, each: a row stops `execute` on the way. The size of pages comes before any is written.
+            settings = f"PRAGMA page_size = {self._schema.page_bytes};" + _SETTINGS + self._schema.settings
+            connection.execute(settings).fetchall()
             with connection:
                 self._bring_schema(connection)
         except BaseException:

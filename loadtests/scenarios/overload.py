@@ -71,7 +71,7 @@ def _overload(scene: Scene, name: str, caller: type[Caller], version: Mapping[st
             f"{gateway.data_url}/v2/health/ready",
             f"{gateway.admin_url}/healthz",
         ]
-        with Probing(urls, scene.folder, scene.cores[1]) as probing:
+        with Probing(urls, scene.folder / name, scene.cores[1]) as probing:
             seen = calls(callers=max(PEAK_CALLERS, round(rate)), rate=rate, during=lambda: sleep(seconds))
             health = probing.answers()
     _judge(scene, low, peak, seen, seconds)

@@ -5,7 +5,7 @@ import re
 import subprocess
 
 from gateway.examples import digit_samples
-from tests.e2e.running_gateway import RunningGateway, digit_request
+from tests.e2e.running_gateway import RunningGateway, digit_request, wait_until
 
 SAMPLES = digit_samples()
 
@@ -97,7 +97,9 @@ def test_the_printed_curl_lines_work_word_for_word(digits_gateway: RunningGatewa
 
 def test_a_log_line_of_a_request_carries_what_an_operator_needs(digits_gateway: RunningGateway) -> None:
     answer = digits_gateway.infer("digits", digit_request(SAMPLES[2].pixels), {"x-request-id": "logged-1"})
-    (line,) = [line for line in digits_gateway.log("served") if line["request_id"] == "logged-1"]
+    (line,) = wait_until(
+        lambda: [line for line in digits_gateway.log("served") if line["request_id"] == "logged-1"], "the line"
+    )
     assert line["record_id"] == answer.headers["x-record-id"]
     assert line["model"] == "digits"
     assert line["version"] == answer.headers["x-model-version"]
@@ -108,8 +110,6 @@ def test_a_log_line_of_a_request_carries_what_an_operator_needs(digits_gateway: 
 
 
 def test_a_shadow_leaves_its_own_record_beside_the_primary(digits_gateway: RunningGateway) -> None:
-    from tests.e2e.running_gateway import wait_until
-
     answer = digits_gateway.infer("digits", digit_request(SAMPLES[3].pixels), {"x-request-id": "shadowed-1"})
     (shadow,) = wait_until(lambda: digits_gateway.audit("shadowed-1")[0]["shadows"], "the shadow's record")
     assert shadow["role"] == "shadow"

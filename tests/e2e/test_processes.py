@@ -59,7 +59,7 @@ def test_every_child_that_crashes_is_started_again_and_figures_stay_right(start_
     for _ in range(5):
         assert _served(gateway)
     assert _primaries(gateway) == before_metrics + 5
-    assert len(gateway.log("served")) >= sent
+    wait_until(lambda: len(gateway.log("served")) >= sent, "every request has its line")
     os.kill(gateway.child_pid("app worker 0"), signal.SIGKILL)
     assert _primaries(gateway) == before_metrics + 5
 

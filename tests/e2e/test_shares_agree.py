@@ -54,8 +54,11 @@ def test_headers_metrics_log_lines_and_records_agree_exactly_and_with_the_rule(a
     assert abs(seen["2"] - 0.1 * COUNT) <= 3 * sqrt(COUNT * 0.1 * 0.9)
     # A scrape waits only so long for records that are written and not counted yet; on a busy machine it may be longer.
     wait_until(lambda: _counted(gateway, before) == dict(seen), "every request is counted, and no other")
-    lines = [line for line in gateway.log("served") if line["request_id"].startswith("share-")]
-    assert Counter(line["version"] for line in lines) == seen
+
+    def lines() -> Counter[str]:
+        return Counter(line["version"] for line in gateway.log("served") if line["request_id"].startswith("share-"))
+
+    wait_until(lambda: lines() == seen, "every request has its line, and no other")
     records = _exported(gateway)
     assert Counter(record["served"] for record in records) == seen
     told = {record["request_id"]: (record["record_id"], record["served"]) for record in records}

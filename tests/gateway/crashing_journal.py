@@ -14,7 +14,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gateway.metrics import Board
@@ -103,7 +103,7 @@ def _record_what_is_there(folder: Path) -> None:
     store.close()
 
 
-def _count_nothing(_: Frame) -> None:
+def _count_nothing(_: Sequence[Frame]) -> None:
     pass
 
 

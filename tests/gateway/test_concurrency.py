@@ -112,8 +112,24 @@ def test_the_limit_is_lifted_when_the_load_is_gone() -> None:
     play(limit, 8, steady(20_000), 100, 2)
     play(limit, 8, steady(20_000), 1_200, 5, 2 * SECOND_US)
     assert limit.most != UNLIMITED
-    play(limit, 8, steady(20_000), 100, 10, 7 * SECOND_US)
+    play(limit, 8, steady(20_000), 100, 40, 7 * SECOND_US)
+    assert limit.most != UNLIMITED
+    play(limit, 8, steady(20_000), 100, 25, 47 * SECOND_US)
     assert limit.most == UNLIMITED
+
+
+def test_a_version_that_is_close_to_its_limit_is_limited_before_a_burst_comes() -> None:
+    limit = limit_of(2)
+    play(limit, 8, steady(20_000), 100, 2)
+    limit.in_flight = 14
+    for _ in range(6):  # fourteen at a time are answered in 35 ms, of 40 that are allowed
+        for _ in range(8):
+            limit.served(35_000)
+        limit.look(LOOK_US)
+    assert limit.most == 16
+    limit.in_flight = 0
+    burst = play(limit, 8, steady(20_000), 4_000, 0.2, 10 * SECOND_US)
+    assert max(one.took_us for one in burst) <= 40_000
 
 
 def test_a_version_that_grows_is_given_more() -> None:

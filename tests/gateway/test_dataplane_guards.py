@@ -296,7 +296,7 @@ def test_a_worker_that_sheds_refuses_the_greedy_without_a_record_and_serves_the_
                 greedy.append((await made.infer(headers={"x-routing-key": "greedy"})).rendered.status)
                 if number % 20 == 19:
                     modest.append((await made.infer(headers={"x-routing-key": "modest"})).rendered.status)
-            clock.looks(40, 100)
+            clock.looks(60, 100)
             return greedy, modest
 
         for _ in range(4):
@@ -327,7 +327,7 @@ def test_a_shed_request_is_told_when_to_come_back_and_no_id_of_a_record(run: Run
 
 def test_shadows_are_dropped_before_anybody_is_refused(run: Run) -> None:
     async def test(made: Serving, _: Rules) -> None:
-        Clock(made).looks(20, 300)
+        Clock(made).looks(40, 300)
         answer = await made.infer()
         assert answer.rendered.status == 200
         assert answer.launch_shadows is not None

@@ -58,6 +58,10 @@ def _frame(**fields: object) -> Frame:
     return Frame("g/w0.0123456789ab", 1, b"", b"", b"", b"", b"", record)
 
 
+def _observe(book: Book, **fields: object) -> None:
+    book.observe([_frame(**fields)])
+
+
 def _samples(book: Book) -> list[Sample]:
     return [sample for family in text_string_to_metric_families(book.render().decode()) for sample in family.samples]
 
@@ -73,8 +77,8 @@ def _board(folder: Path, worker: int = 0) -> Board:
 
 
 def test_a_served_request_counts_under_the_version_that_served(book: Book) -> None:
-    book.observe(_frame())
-    book.observe(_frame(served="2", total_us=4_000))
+    _observe(book)
+    _observe(book, served="2", total_us=4_000)
     assert _values(book, "pointsman_requests_total") == {("fraud", "1", "served"): 1, ("fraud", "2", "served"): 1}
     assert _values(book, "pointsman_request_latency_seconds_sum") == {("fraud", "1"): 0.002, ("fraud", "2"): 0.004}
     assert _values(book, "pointsman_errors_total") == {}
@@ -83,7 +87,7 @@ def test_a_served_request_counts_under_the_version_that_served(book: Book) -> No
 
 def test_latencies_fall_into_their_buckets(book: Book) -> None:
     for total_us in (500, 501, 1_500_000, 60_000_000):
-        book.observe(_frame(total_us=total_us))
+        _observe(book, total_us=total_us)
     counts = {s.labels["le"]: s.value for s in _samples(book) if s.name == "pointsman_request_latency_seconds_bucket"}
     assert (counts["0.0005"], counts["0.001"], counts["1.0"], counts["2.5"], counts["30.0"]) == (1, 2, 2, 3, 3)
     assert counts["+Inf"] == 4
@@ -92,7 +96,7 @@ def test_latencies_fall_into_their_buckets(book: Book) -> None:
 
 def test_a_failure_counts_under_the_version_that_should_have_served(book: Book) -> None:
     failed = Attempt("1", "http://127.0.0.1:1", 900, None, "backend_unreachable")
-    book.observe(_frame(served=None, outcome="failed", error_code="backend_unreachable", attempts=(failed,)))
+    _observe(book, served=None, outcome="failed", error_code="backend_unreachable", attempts=(failed,))
     assert _values(book, "pointsman_requests_total") == {("fraud", "1", "failed"): 1}
     assert _values(book, "pointsman_errors_total") == {("fraud", "1", "backend_unreachable"): 1}
     assert _values(book, "pointsman_backend_latency_seconds_count") == {("fraud", "1", "http://127.0.0.1:1"): 1}
@@ -100,7 +104,7 @@ def test_a_failure_counts_under_the_version_that_should_have_served(book: Book) 
 
 def test_a_fallback_counts_under_both_versions_and_every_try_under_its_own(book: Book) -> None:
     tries = (Attempt("2", "http://127.0.0.1:1", 900, None, "backend_unreachable"), Attempt("1", "onnx", 100, 200))
-    book.observe(_frame(intended="2", attempts=tries))
+    _observe(book, intended="2", attempts=tries)
     assert _values(book, "pointsman_fallbacks_total") == {("fraud", "2", "1"): 1}
     assert _values(book, "pointsman_backend_latency_seconds_sum") == {
         ("fraud", "2", "http://127.0.0.1:1"): 0.0009,
@@ -109,9 +113,9 @@ def test_a_fallback_counts_under_both_versions_and_every_try_under_its_own(book:
 
 
 def test_a_diversion_by_the_brake_counts_for_the_version_that_was_tried_instead(book: Book) -> None:
-    book.observe(_frame(intended="2", reason="brake"))
+    _observe(book, intended="2", reason="brake")
     failed = (Attempt("1", "onnx", 9, None, "model_failed"),)
-    book.observe(_frame(intended="2", reason="brake", served=None, outcome="failed", attempts=failed))
+    _observe(book, intended="2", reason="brake", served=None, outcome="failed", attempts=failed)
     assert _values(book, "pointsman_diversions_total") == {("fraud", "2", "1"): 2}
     assert _values(book, "pointsman_requests_total") == {("fraud", "1", "served"): 1, ("fraud", "1", "failed"): 1}
     assert _values(book, "pointsman_fallbacks_total") == {}
@@ -119,19 +123,19 @@ def test_a_diversion_by_the_brake_counts_for_the_version_that_was_tried_instead(
 
 def test_a_fallback_after_a_diversion_counts_from_the_version_that_was_tried_instead(book: Book) -> None:
     tries = (Attempt("3", "onnx", 900, None, "model_failed"), Attempt("1", "onnx", 100, 200))
-    book.observe(_frame(intended="2", reason="brake", attempts=tries))
+    _observe(book, intended="2", reason="brake", attempts=tries)
     assert _values(book, "pointsman_diversions_total") == {("fraud", "2", "3"): 1}
     assert _values(book, "pointsman_fallbacks_total") == {("fraud", "3", "1"): 1}
 
 
 def test_a_try_that_was_not_made_has_no_latency(book: Book) -> None:
     tries = (Attempt("2", "", 0, None, "overloaded"), Attempt("1", "onnx", 100, 200))
-    book.observe(_frame(intended="2", attempts=tries))
+    _observe(book, intended="2", attempts=tries)
     assert _values(book, "pointsman_backend_latency_seconds_count") == {("fraud", "1", "onnx"): 1}
 
 
 def test_a_refusal_before_any_decision_has_no_version(book: Book) -> None:
-    book.observe(_frame(served=None, intended=None, outcome="refused", error_code="malformed_body", attempts=()))
+    _observe(book, served=None, intended=None, outcome="refused", error_code="malformed_body", attempts=())
     assert _values(book, "pointsman_requests_total") == {("fraud", "_none", "refused"): 1}
     assert _values(book, "pointsman_errors_total") == {("fraud", "_none", "malformed_body"): 1}
 
@@ -139,8 +143,8 @@ def test_a_refusal_before_any_decision_has_no_version(book: Book) -> None:
 @pytest.mark.parametrize("code", ["unknown_version", "version_not_allowed"])
 @pytest.mark.parametrize("intended", [None, "made-up"])
 def test_a_version_that_does_not_exist_is_no_label(book: Book, code: str, intended: str | None) -> None:
-    book.observe(
-        _frame(served=None, intended=intended, asked_version="made-up", outcome="refused", error_code=code, attempts=())
+    _observe(
+        book, served=None, intended=intended, asked_version="made-up", outcome="refused", error_code=code, attempts=()
     )
     assert b"made-up" not in book.render()
     assert _values(book, "pointsman_requests_total") == {("fraud", "_none", "refused"): 1}
@@ -148,17 +152,16 @@ def test_a_version_that_does_not_exist_is_no_label(book: Book, code: str, intend
 
 def test_unknown_models_collapse_to_one_value(book: Book) -> None:
     for number in range(50):
-        book.observe(
-            _frame(
-                model=f"made-up-{number}",
-                known_model=False,
-                served=None,
-                intended=None,
-                outcome="refused",
-                error_code="unknown_model",
-                attempts=(),
-                stale=True,
-            )
+        _observe(
+            book,
+            model=f"made-up-{number}",
+            known_model=False,
+            served=None,
+            intended=None,
+            outcome="refused",
+            error_code="unknown_model",
+            attempts=(),
+            stale=True,
         )
     assert b"made-up" not in book.render()
     assert _values(book, "pointsman_requests_total") == {("_unknown", "_none", "refused"): 50}
@@ -166,10 +169,8 @@ def test_unknown_models_collapse_to_one_value(book: Book) -> None:
 
 
 def test_a_shadow_counts_among_shadows_only(book: Book) -> None:
-    book.observe(_frame(role="shadow", served="3", intended="3", primary_id="r-0", stale=True))
-    book.observe(
-        _frame(role="shadow", served=None, intended="3", outcome="failed", error_code="model_failed", attempts=())
-    )
+    _observe(book, role="shadow", served="3", intended="3", primary_id="r-0", stale=True)
+    _observe(book, role="shadow", served=None, intended="3", outcome="failed", error_code="model_failed", attempts=())
     assert _values(book, "pointsman_shadow_requests_total") == {
         ("fraud", "3", "served"): 1,
         ("fraud", "3", "failed"): 1,
@@ -181,7 +182,7 @@ def test_a_shadow_counts_among_shadows_only(book: Book) -> None:
 
 
 def test_stale_requests_are_counted_by_model(book: Book) -> None:
-    book.observe(_frame(stale=True))
+    _observe(book, stale=True)
     assert _values(book, "pointsman_stale_requests_total") == {("fraud",): 1}
 
 
@@ -190,7 +191,7 @@ def test_requests_and_latencies_agree_in_every_answer_while_counting_goes_on(boo
 
     def count() -> None:
         while not done.is_set():
-            book.observe(_frame())
+            _observe(book)
 
     counting = threading.Thread(target=count)
     counting.start()
@@ -317,7 +318,7 @@ def test_the_age_of_the_newest_checkpoint_is_shown_once_there_is_one(book: Book)
 
 def test_what_was_done_is_counted_by_action_and_among_nothing_else(book: Book) -> None:
     for action in ("audit.erase", "audit.lookup", "audit.lookup"):
-        book.observe(_frame(role="control", action=action, stale=True, error_code="x"))
+        _observe(book, role="control", action=action, stale=True, error_code="x")
     assert _values(book, "pointsman_control_records_total") == {("audit.erase",): 1, ("audit.lookup",): 2}
     for name in METRICS:
         if "control" not in name and METRICS[name].kind != "gauge":
@@ -344,7 +345,7 @@ def test_losses_and_refusals_are_shown_by_worker_and_outlive_it(book: Book, tmp_
 
 def test_tries_made_again_on_the_same_version_count_and_a_fallback_does_not(book: Book) -> None:
     first, again = Attempt("1", "http://a", 400, error="backend_unreachable"), Attempt("1", "http://b", 400, 503)
-    book.observe(_frame(served="2", attempts=(first, again, again, Attempt("2", "http://c", 400, 200))))
+    _observe(book, served="2", attempts=(first, again, again, Attempt("2", "http://c", 400, 200)))
     assert _values(book, "pointsman_retries_total") == {("fraud", "1"): 2}
 
 
@@ -382,11 +383,11 @@ def test_every_figure_of_the_table_is_rendered_with_its_kind_its_help_and_its_la
     board.begin()
     board[Slot.RULES_CHECKED_NS] = time.time_ns()
     book.watch(FixedLag(Lag(records=0, bytes=0, seconds=0.0, corrupt_frames=0)), lambda: Sealing(time.time_ns(), 0))
-    book.observe(_frame(role="control", action="audit.erase"))
-    book.observe(_frame(intended="2", stale=True, error_code="model_failed"))
-    book.observe(_frame(attempts=(Attempt("1", "http://a", 400, error="backend_unreachable"),) * 2))
-    book.observe(_frame(intended="2", reason="brake"))
-    book.observe(_frame(role="shadow"))
+    _observe(book, role="control", action="audit.erase")
+    _observe(book, intended="2", stale=True, error_code="model_failed")
+    _observe(book, attempts=(Attempt("1", "http://a", 400, error="backend_unreachable"),) * 2)
+    _observe(book, intended="2", reason="brake")
+    _observe(book, role="shadow")
     standings_path(tmp_path, 0).write_bytes(b'[{"model": "fraud", "version": "1", "ejections": 1}]')
     text = book.render().decode()
     rendered = {family.name: family for family in text_string_to_metric_families(text)}
@@ -401,6 +402,6 @@ def test_every_figure_of_the_table_is_rendered_with_its_kind_its_help_and_its_la
 
 def test_two_books_share_nothing(book: Book, tmp_path: Path) -> None:
     other = Book(tmp_path)
-    other.observe(_frame())
+    _observe(other)
     assert _values(book, "pointsman_requests_total") == {}
     other.close()

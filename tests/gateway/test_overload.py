@@ -14,7 +14,7 @@ from gateway.overload import Overload
 from tests.conftest import until
 
 MS = 1_000_000
-LAG = 30 * MS
+LAG = 50 * MS
 
 
 class Worker:
@@ -94,7 +94,7 @@ def test_a_worker_that_sheds_serves_the_modest_and_refuses_the_greedy(worker: Wo
     got = worker.turns(LAG + MS, 20, greedy=500, modest=5)
     assert worker.is_shedding()
     assert got["modest"] == 100
-    assert got["greedy"] < 20 * 500 * 0.6
+    assert got["greedy"] < 20 * 500 * 0.7
     assert worker.board[Slot.SHED] >= 20 * 500 - got["greedy"]
 
 
@@ -113,10 +113,10 @@ def test_callers_without_a_key_are_told_apart_by_their_address(worker: Worker) -
     assert greedy < 400
 
 
-def test_the_budget_falls_no_lower_than_half_of_what_was_served(worker: Worker) -> None:
+def test_a_slow_loop_lowers_the_budget_only_so_far(worker: Worker) -> None:
     worker.turns(LAG + MS, 100, ann=100, bob=100)
     got = worker.turns(LAG + MS, 10, ann=100, bob=100)
-    assert sum(got.values()) == pytest.approx(10 * 200 * 0.8 * 0.5, rel=0.05)
+    assert sum(got.values()) == pytest.approx(10 * 200 * 0.9 * 0.7, rel=0.1)
 
 
 def test_shedding_ends_when_the_loop_is_fast_again_and_nobody_is_refused(worker: Worker) -> None:

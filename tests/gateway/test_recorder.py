@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,9 +39,11 @@ class House:
         self._open.append(open_journal(self.folder / "journal", self._board, segment_bytes, name))
         return self._open[-1]
 
-    def recorder(self, observe: Callable[[Frame], None] | None = None, *, keep_seconds: float = 600.0) -> Recorder:
+    def recorder(
+        self, observe: Callable[[Sequence[Frame]], None] | None = None, *, keep_seconds: float = 600.0
+    ) -> Recorder:
         journals = self.folder / "journal"
-        return Recorder(journals, self.store, self.checkpoints, observe or self.counted.append, keep_seconds)
+        return Recorder(journals, self.store, self.checkpoints, observe or self.counted.extend, keep_seconds)
 
     @contextmanager
     def recording(self, keep_seconds: float = 600.0) -> Iterator[Recorder]:
@@ -203,19 +205,19 @@ def test_stopping_while_the_store_fails_leaves_the_records_to_the_next_recorder(
 
 
 def test_a_record_is_kept_when_counting_it_fails(house: House) -> None:
-    def fail(frame: Frame) -> None:
-        house.counted.append(frame)
+    def fail(frames: Sequence[Frame]) -> None:
+        house.counted.extend(frames)
         raise ValueError("a defect of the figures")
 
     journal = house.journal()
-    for number in range(3):
+    for number in range(1_500):
         journal.append(*made_now(number))
     stop = threading.Event()
     stop.set()
     with capture_logs() as logs:
         house.recorder(fail).run(stop)
-    assert len(house.stored()) == len(house.counted) == 3
-    assert [line["event"] for line in logs] == ["record_not_counted"]
+    assert len(house.stored()) == len(house.counted) == 1_500
+    assert [line["event"] for line in logs] == ["records_not_counted"]
 
 
 def test_the_lag_is_known_before_anything_was_shipped(house: House) -> None:

@@ -11,6 +11,7 @@ from math import sqrt
 import pytest
 
 from routing import BASIS_POINTS, parse_route, shadow_hit, unit_digest
+from routing.hashing import winner
 from routing.resolve import draw
 
 KEYS = 100_000
@@ -141,3 +142,8 @@ def test_two_shadows_are_sampled_independently_of_each_other() -> None:
     ids = [f"record-{number}" for number in range(KEYS)]
     both = sum(shadow_hit("fraud", i, "3", 5_000) and shadow_hit("fraud", i, "4", 5_000) for i in ids)
     assert abs(both - KEYS * 0.25) <= three_sigma(0.25)
+
+
+def test_nobody_wins_a_split_without_any_weight() -> None:
+    with pytest.raises(ValueError, match="no version"):
+        winner("salt", unit_digest("caller"), {"1": 0})

@@ -71,9 +71,9 @@ def test_what_is_committed_is_synced_and_what_is_deleted_is_overwritten(tmp_path
     with file.writer() as connection:
         assert connection.pragma("journal_mode") == "wal"
         assert connection.pragma("synchronous") == 2
-        assert connection.pragma("page_size") == 8192
+        assert connection.pragma("page_size") == 16_384
         assert connection.pragma("secure_delete") == 1
-        assert connection.pragma("wal_autocheckpoint") == 4000
+        assert connection.pragma("wal_autocheckpoint") == 2000
         assert connection.pragma("cache_size") == -32768
         with pytest.raises(apsw.ConstraintError):
             connection.execute("INSERT INTO positions VALUES ('w0', 'one', 2, 3, x'')")

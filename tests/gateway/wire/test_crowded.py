@@ -1,6 +1,7 @@
 """More connections than are allowed: answered and closed at once, while those that are there are served."""
 
 import asyncio
+import socket
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,26 @@ def test_there_is_room_again_when_a_connection_ends() -> None:
         assert reply.status == 200
 
     on_port(check, max_connections=1)
+
+
+def test_a_busy_loop_accepts_many_connections_in_one_turn() -> None:
+    async def check(opened: Opened) -> None:
+        loop, turns = asyncio.get_running_loop(), 0
+
+        def turn() -> None:
+            nonlocal turns
+            turns += 1
+            if len(opened.port.connections) < 160:
+                loop.call_soon(turn)
+
+        waiting = [socket.create_connection(("127.0.0.1", opened.number)) for _ in range(160)]  # none accepted yet
+        turn()
+        await until(lambda: len(opened.port.connections) == 160)
+        assert turns < 40
+        for one in waiting:
+            one.close()
+
+    on_port(check)
 
 
 def test_a_flood_of_connections_leaves_none_behind() -> None:
