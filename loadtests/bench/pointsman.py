@@ -130,10 +130,16 @@ class Pointsman:
         samples = (line.rpartition(" ") for line in lines if line and not line.startswith("#"))
         return {name: float(value) for name, _, value in samples}
 
+    def _workers_ready(self) -> int:
+        return int(sum(value for name, value in self.metrics().items() if name.startswith("pointsman_worker_ready{")))
+
     def _is_ready(self, control: bool) -> bool:
         asked = [f"{self.data_url}/v2/health/ready", *([f"{self.admin_url}/readyz"] if control else [])]
         try:
-            return all(self.http.get(url).status_code == 200 for url in asked)
+            if not all(self.http.get(url).status_code == 200 for url in asked):
+                return False
+            # One worker has said that it is ready; those beside it may still be on their way.
+            return not control or self._workers_ready() == self._workers
         except httpx2.TransportError:
             return False
 

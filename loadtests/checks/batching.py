@@ -32,7 +32,7 @@ def batching(stage: Stage) -> list[Verdict]:
 
 
 def _per_second(stage: Stage, number: int, backend: Mapping[str, Any]) -> float:
-    folder = stage.folder / f"{number}-{'batched' if 'batch' in backend['onnx'] else 'alone'}"
+    folder = stage.folder / f"{number}-{'batched' if 'batching' in backend['onnx'] else 'alone'}"
     with Pointsman(folder, cores=[stage.cores[0]]) as gateway:
         gateway.change([manifest("slow", "1", backend), {"model": "slow", "split": {"1": 10_000}}])
         served = ServedByPointsman(gateway, _load(Path(backend["onnx"]["path"])))
