@@ -3,11 +3,13 @@
     .venv/bin/python -m loadtests.record_cost [--records 50000] [--seconds 15] [--rate 1000]
 
 First, in this process: CPU µs for capturing two bodies of 0.5 kB, building the record, and appending it (encode, chain,
-one write), each the best of five rounds. Then two gateways, one after the other and twice over, with durability
-`process` and `power`, at a constant rate of requests: latencies as the client saw them, and their difference.
+write), alone in its turn of the event loop and with 15 others, as under load; each the best of five rounds. Then two
+gateways, one after the other and twice over, with durability `process` and `power`, at a constant rate of requests:
+latencies as the client saw them, and their difference.
 """
 
 import argparse
+import asyncio
 import statistics
 import tempfile
 import time
@@ -19,6 +21,7 @@ from rich.table import Table
 
 from gateway.journal import Journal
 from gateway.metrics import Board
+from gateway.record import Record
 from tests.e2e.running_gateway import RunningGateway
 from tests.e2e.traffic import Traffic
 from tests.journals import GATEWAY, made
@@ -26,6 +29,7 @@ from tests.journals import GATEWAY, made
 BODY = b"x" * 500
 ROUNDS = 5
 CONNECTIONS = 16
+GROUP = 16
 
 
 def cpu_us(work: Callable[[], object], count: int) -> float:
@@ -39,6 +43,14 @@ def cpu_us(work: Callable[[], object], count: int) -> float:
     return min(rounds)
 
 
+async def groups(journal: Journal, record: tuple[Record, bytes, bytes]) -> None:
+    """Append a thousand groups, each in one turn of the loop, as the requests of that turn do."""
+    for _ in range(1_000):
+        for _ in range(GROUP):
+            waiting = journal.enqueue(*record)
+        await waiting
+
+
 def in_process(folder: Path, count: int) -> dict[str, float]:
     """Return the CPU µs of the steps of one record."""
     with_parts = made(1, BODY, BODY)
@@ -47,7 +59,10 @@ def in_process(folder: Path, count: int) -> dict[str, float]:
     try:
         return {
             "capture two bodies and build the record": cpu_us(lambda: made(1, BODY, BODY), count),
-            "append it (encode, chain, write)": cpu_us(lambda: journal.append(*with_parts), count),
+            "append it, alone in its turn of the loop": cpu_us(lambda: journal.append(*with_parts), count),
+            f"append it with {GROUP - 1} others": cpu_us(lambda: asyncio.run(groups(journal, with_parts)), 20)
+            / 1_000
+            / GROUP,
         }
     finally:
         journal.close()
@@ -82,7 +97,8 @@ def main() -> None:
         table = Table("step", "CPU µs")
         for step, cost in steps.items():
             table.add_row(step, f"{cost:.1f}")
-        table.add_row("together", f"{sum(steps.values()):.1f}")
+        capturing, alone, grouped = steps.values()
+        table.add_row("together, alone; as under load", f"{capturing + alone:.1f}; {capturing + grouped:.1f}")
         console.print(table)
         seen: dict[str, list[tuple[float, float]]] = {"process": [], "power": []}
         for number in range(2):
