@@ -4,9 +4,9 @@ Belongs here: the exact byte formats that other languages must reproduce (see `t
 Never here: documents, rules, or Python's own randomised `hash`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
-from math import inf, log
+from math import log
 
 _SEPARATOR = b"\x1f"
 _HASH_SPACE = 2.0**64
@@ -33,16 +33,17 @@ def score(h: int, weight: int) -> float:
     return -log((h + 0.5) / _HASH_SPACE) / weight
 
 
-def scores(salt: str, unit: bytes, split: Mapping[str, int]) -> Iterator[tuple[str, float]]:
-    """Yield (version, score) for every version of positive weight.
+def scores(salt: str, unit: bytes, split: Mapping[str, int]) -> list[tuple[str, float]]:
+    """Return (version, score) for every version of positive weight.
 
     `unit` is a unit digest (16 bytes), `split` maps versions to weights in basis points.
     """
     prefix = salt.encode() + _SEPARATOR + unit + _SEPARATOR
-    for version, weight in split.items():
-        if weight > 0:
-            digest = blake2b(prefix + version.encode(), digest_size=8).digest()
-            yield version, score(int.from_bytes(digest, "big"), weight)
+    return [
+        (version, score(int.from_bytes(blake2b(prefix + version.encode(), digest_size=8).digest(), "big"), weight))
+        for version, weight in split.items()
+        if weight > 0
+    ]
 
 
 def smallest(scored: Iterable[tuple[str, float]]) -> str:
@@ -51,25 +52,15 @@ def smallest(scored: Iterable[tuple[str, float]]) -> str:
     Raises:
         ValueError: nothing is scored; no legal split has only versions of weight 0.
     """
-    return min((value, version) for version, value in scored)[1]
+    ranked = [(value, version) for version, value in scored]
+    if not ranked:
+        raise ValueError("no version of the split has a weight above 0")
+    return min(ranked)[1]
 
 
 def winner(salt: str, unit: bytes, split: Mapping[str, int]) -> str:
-    """Return the version of the smallest of the `scores`, as `smallest` does. Raises as that does.
-
-    Written out, since every request comes here: the same by two iterators takes twice as long.
-    """
-    prefix = salt.encode() + _SEPARATOR + unit + _SEPARATOR
-    chosen, least = "", inf
-    for version, weight in split.items():
-        if weight > 0:
-            h = int.from_bytes(blake2b(prefix + version.encode(), digest_size=8).digest(), "big")
-            value = -log((h + 0.5) / _HASH_SPACE) / weight
-            if value < least or (value == least and version < chosen):
-                chosen, least = version, value
-    if not chosen:
-        raise ValueError("no version of the split has a weight above 0")
-    return chosen
+    """Return the version of the smallest of the `scores`, as `smallest` does. Raises as that does."""
+    return smallest(scores(salt, unit, split))
 
 
 def shadow_hit(salt: str, record_id: str, version: str, sample: int) -> bool:
