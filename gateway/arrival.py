@@ -106,13 +106,13 @@ class Run:
         self._going = False
         self._cancelled: asyncio.CancelledError | None = None
 
-    def go(self, _: object = None) -> None:
-        """Begin, or go on."""
+    def go(self, _: object = None, cancelled: asyncio.CancelledError | None = None) -> None:
+        """Begin, or go on; where it is `cancelled`, by having that raised where it waited."""
         self._waits = None
         self._going = True
         _running.append(self)
         try:
-            waits = self._coroutine.send(None)
+            waits = self._coroutine.send(None) if cancelled is None else self._coroutine.throw(cancelled)
         except StopIteration:
             return
         except BaseException as error:  # noqa: BLE001 - there is nobody above who could be told
@@ -131,7 +131,7 @@ class Run:
             self._cancelled = cancelled
         elif isinstance(waits, Arrival):
             waits.forget(self.go)
-            self._throw(cancelled)
+            self.go(cancelled=cancelled)
         elif waits is not None:
             waits.cancel(why)  # calls `go` in the next turn, where awaiting it raises
 
@@ -140,7 +140,7 @@ class Run:
         if self._cancelled is not None:
             cancelled, self._cancelled = self._cancelled, None
             if isinstance(waits, Arrival):
-                self._throw(cancelled)
+                self.go(cancelled=cancelled)
                 return
             waits.cancel(*cancelled.args)
         if isinstance(waits, Arrival):
@@ -150,22 +150,6 @@ class Run:
         else:
             waits._asyncio_future_blocking = False
             waits.add_done_callback(self.go)
-
-    def _throw(self, cancelled: asyncio.CancelledError) -> None:
-        self._waits = None
-        self._going = True
-        _running.append(self)
-        try:
-            waits = self._coroutine.throw(cancelled)
-        except (StopIteration, asyncio.CancelledError):
-            return
-        except BaseException as error:  # noqa: BLE001 - as in `go`
-            self._broke(error)
-            return
-        finally:
-            _running.pop()
-        self._going = False
-        self._wait_for(waits)
 
     def _broke(self, error: BaseException) -> None:
         if not isinstance(error, asyncio.CancelledError):

@@ -108,9 +108,8 @@ class Outlet:
         except BlockingIOError:
             return False
         except OSError:
-            self._dropped += line.count(
-                b"\n"
-            )  # nobody will ever read it: a closed pipe or terminal is no reason to stop serving
+            # Nobody will ever read it: a closed pipe or terminal is no reason to stop serving.
+            self._dropped += line.count(b"\n")
         return True
 
     def _keep(self, line: bytes) -> None:
