@@ -71,6 +71,20 @@ def capture(
     return payload, head + cut
 
 
+def capture_passed(beginning: bytes, size: int, digest: bytes, policy: Capture, salt: bytes) -> tuple[Payload, bytes]:
+    """Return what `capture` does of a response of which only the `beginning`, `policy.max_bytes` or all, is at hand.
+
+    Fields cannot be replaced in what is not there, so with `redact`, nothing is kept of one that is longer.
+    """
+    if len(beginning) == size:
+        return capture(beginning, policy.response, policy, salt)
+    head = salt + digest
+    if policy.response != "full" or policy.redact:
+        return Payload(size, sha256(head + _NO_DIGEST).digest(), redacted=policy.response == "full"), head
+    kept = beginning[: policy.max_bytes]
+    return Payload(size, sha256(head + sha256(kept).digest()).digest(), True, True), head + kept
+
+
 def told(error: GatewayError | None, policy: Capture) -> str | None:
     """Return what a record says of an error: its message, or where bodies are not to be kept, only what is wrong where.
 

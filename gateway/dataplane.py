@@ -129,7 +129,10 @@ class DataPlane:
         assert snapshot is not None
         route = entry.route
         deadline_ns = deadline_of(request.headers, request.started_ns, route.timeout_ms)
-        work = Work(request.body, request.headers, _forward_headers(flight), deadline_ns, "primary", route.timeout_ms)
+        relay = flight if request.outlet is not None else None
+        work = Work(
+            request.body, request.headers, _forward_headers(flight), deadline_ns, "primary", route.timeout_ms, (), relay
+        )
         version, prepared = decision.version, snapshot.versions[route.model, decision.version]
         others: Iterator[tuple[str, PreparedVersion]] | None = None
         while True:
@@ -139,7 +142,7 @@ class DataPlane:
                 try:
                     tried = await attempt(version, prepared, work, protocol)
                     flight.tried(tried)
-                    if tried.outcome != "served":
+                    if tried.outcome != "served" and flight.streamed is None:
                         tried = await self._retries.run(
                             tried,
                             version=version,
@@ -157,7 +160,7 @@ class DataPlane:
                 tried = refuse_crowded(version, limit.most)
                 flight.tried(tried)
             self._guards.tried(entry, snapshot, limit, tried, work)
-            if tried.outcome == "served":
+            if tried.outcome == "served" or flight.streamed is not None:
                 break
             if others is None:
                 others = _fallbacks(decision, entry, snapshot)
@@ -219,7 +222,7 @@ class DataPlane:
             "version": record.served,
             "reason": record.reason,
             "revision": record.revision,
-            "status": status,
+            "status": status if flight.streamed is None else record.status,
             "latency_ms": record.total_us / 1000,
         }
         if flight.error_code is not None:

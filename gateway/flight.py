@@ -3,6 +3,7 @@
 Belongs here: collecting facts on the way and turning them into a record. Never here: deciding or executing.
 """
 
+from asyncio import CancelledError
 from collections.abc import Mapping
 from time import monotonic_ns
 
@@ -12,9 +13,10 @@ from gateway.attempt import Tried
 from gateway.capture import SALT_BYTES, capture, capture_unseen, quotes_body, told
 from gateway.errors import GatewayError, ServingError
 from gateway.identity import new_record_id, new_salts, request_id_of, trace_id_of
-from gateway.messages import InferRequest, Rendered
+from gateway.messages import Answer, Begun, InferRequest, Rendered
 from gateway.record import Attempt, Outcome, Record
 from gateway.snapshot import RouteEntry, Snapshot
+from gateway.streaming import Stream
 from routing import Capture, Decision, Facts, routing_key, unit_digest
 
 _DEFAULT_CAPTURE = Capture()
@@ -34,7 +36,10 @@ class Origin(Struct, frozen=True):
 
 
 class Flight(Struct, eq=False):
-    """One request from its arrival to its record. Fields fill in as the request passes; none is ever taken back."""
+    """One request from its arrival to its record. Fields fill in as the request passes; none is ever taken back.
+
+    It is the `messages.Relay` of its request. Once it is `streamed`, the caller has the head of the answer.
+    """
 
     request: InferRequest
     record_id: str
@@ -52,6 +57,7 @@ class Flight(Struct, eq=False):
     error_code: str | None = None
     route_us: int = 0
     queue_us: int = 0
+    streamed: Stream | None = None
 
     def collect(self, entry: RouteEntry, braked: tuple[str, ...] = ()) -> Facts:
         """Gather the facts that the rules of `entry` look at, and nothing else of the request.
@@ -86,6 +92,43 @@ class Flight(Struct, eq=False):
         self.outcome = "failed" if isinstance(error, ServingError) else "refused"
         self.error = error
         self.error_code = error.code
+
+    async def pass_on(self, begun: Begun) -> None:
+        """Have the caller sent an answer as it comes; see `messages.Relay`."""
+        outlet, entry, decision = self.request.outlet, self.entry, self.decision
+        assert outlet is not None  # or the answer would have been asked for whole
+        assert entry is not None
+        assert decision is not None
+        now_ns = monotonic_ns()
+        head_us = self.infer_us + (now_ns - begun.started_ns) // 1000
+        answer = Answer(
+            begun.rendered,
+            self.record_id,
+            self.request_id,
+            "served",
+            entry.route.model,
+            begun.version,
+            None,
+            entry.revision,
+            decision.reason,
+            decision.cohort,
+            self.route_us,
+            self.queue_us,
+            head_us,
+            (now_ns - self.request.started_ns) // 1000,
+        )
+        try:
+            send = outlet.begin(answer, begun.flow)
+        except ValueError:
+            begun.flow.close()
+            raise
+        self.served = begun.version
+        self.streamed = stream = Stream(begun, head_us, entry.route.capture, send)
+        try:
+            await stream.run()
+        except CancelledError:
+            self.attempts += (stream.given_up(),)
+            raise
 
     @property
     def infer_us(self) -> int:
@@ -145,6 +188,8 @@ class Flight(Struct, eq=False):
             kept_headers=_allowed(request.headers, origin.record_headers) if origin.record_headers else _NO_HEADERS,
             braked=facts.braked if facts is not None else (),
         )
+        if self.streamed is not None:
+            record, answered = self.streamed.note(record, salts[SALT_BYTES:])
         return record, asked, answered
 
 

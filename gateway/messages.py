@@ -5,11 +5,12 @@ one request (that is `record`).
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from gateway.arrival import Arrival
 from gateway.catalog import Signature
 from gateway.errors import GatewayError, RequestError
 from gateway.record import Outcome
@@ -27,7 +28,7 @@ class WireRequest(Struct):
     `path` is percent-decoded; `headers` has lower-case names and the first value of each. `received_ns` is Unix time
     and `started_ns` the monotonic clock, both in ns, taken when the head of the request had arrived.
     `refused` is set when the wire already knows the answer (malformed, too large, too slow, caller gone); `body` is
-    then empty and `declared_size` what the caller announced.
+    then empty and `declared_size` what the caller announced. Without an `outlet`, every reply has to come whole.
     """
 
     method: str
@@ -39,12 +40,14 @@ class WireRequest(Struct):
     started_ns: int
     refused: RequestError | None = None
     declared_size: int = 0
+    outlet: "Outlet | None" = None
 
 
 class WireReply(Struct):
     """One reply to send. `after_sent`, if given, is called once when the reply has left (shadows start there).
 
-    `lines` are headers, too, and come before the others: as they are written, each with its line end.
+    `lines` are headers, too, and come before the others: as they are written, each with its line end. Of a reply that
+    has been sent piece by piece, all that counts is whether it is `broken`: the caller must not take it for whole.
     """
 
     status: int
@@ -52,6 +55,7 @@ class WireReply(Struct):
     body: bytes
     after_sent: Callable[[], None] | None = None
     lines: str = ""
+    broken: bool = False
 
 
 class InferRequest(Struct):
@@ -69,6 +73,7 @@ class InferRequest(Struct):
     started_ns: int
     refused: RequestError | None = None
     declared_size: int = 0
+    outlet: "Outlet | None" = None
 
 
 class Rendered(Struct, frozen=True):
@@ -120,7 +125,7 @@ class Work(Struct):
     """One execution for an executor. `deadline_ns` is on the monotonic clock. `forward` are headers for a backend.
 
     `timeout_ms` is what the route allows for the whole request, 0 where no route does; `avoid` are backends that have
-    failed at it.
+    failed at it. Without a `relay`, every answer has to come whole.
     """
 
     body: bytes
@@ -130,6 +135,7 @@ class Work(Struct):
     lane: Lane = "primary"
     timeout_ms: int = 0
     avoid: tuple[str, ...] = ()
+    relay: "Relay | None" = None
 
 
 class Result(Struct):
@@ -150,3 +156,66 @@ class Readiness(Struct, frozen=True):
     ready: bool
     why: str = ""
     signature: Signature | None = None
+
+
+# ── answers that come piece by piece ─────────────────────────────────────────────────────────────────────────────
+
+
+class Flow(Protocol):
+    """The body of an answer, as it comes. `paused` tells that its backend has to wait.
+
+    Whoever is given one starts it at once, or closes it.
+    """
+
+    paused: bool
+
+    def start(self, take: Callable[[bytes], None]) -> Arrival[None]:
+        """Have every piece given to `take` as it comes, and return what tells when all have, or what broke it off
+        (a `ServingError`).
+        """
+
+    def pause(self) -> None:
+        """Let the backend wait; some of what it has sent may still come."""
+
+    def resume(self) -> None:
+        """Let it go on."""
+
+    def close(self) -> None:
+        """Want no more of it, so that the backend stops. Nothing happens if it has ended."""
+
+
+class Outlet(Protocol):
+    """Where a caller is sent an answer piece by piece. What ends it is the reply to the request."""
+
+    def begin(self, answer: Answer, flow: Flow) -> Callable[[bytes], None]:
+        """Send the head of an answer, and return what sends a piece of its body. While the caller takes nothing more,
+        `flow` is paused.
+
+        Raises:
+            ValueError: the head cannot be written; nothing is sent.
+        """
+
+
+class Begun(Struct, frozen=True):
+    """An answer whose head has come: of which version and backend, to a try begun at `started_ns` (monotonic).
+
+    `rendered` has no body; that is in the flow.
+    """
+
+    rendered: Rendered
+    version: str
+    backend: str
+    started_ns: int
+    flow: Flow
+
+
+class Relay(Protocol):
+    """A request whose caller can be sent its answer as it comes."""
+
+    async def pass_on(self, begun: Begun) -> None:
+        """Send all of it on, and return when it has come to its end.
+
+        Raises:
+            ServingError: what broke it off.
+            ClientClosed: the caller was too slow to take it in time.
+        """

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 Outcome = Literal["served", "failed", "refused"]
 Role = Literal["primary", "shadow", "control"]
+Streamed = Literal["complete", "broken_off"]
 
 
 class Payload(Struct, frozen=True, omit_defaults=True):
@@ -58,6 +59,10 @@ class Record(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     needs. Where the brake diverted (reason `brake`), `intended` is the version that the split had drawn.
 
     Times: `received_ns` is Unix time in ns; the latencies are in µs and lie within `total_us`.
+
+    An answer that was passed on piece by piece is `streamed`: `complete`, or `broken_off` when the caller got only the
+    beginning of it, which is then what `response` is of. `status` and `served` are what its head said before anybody
+    knew how it would end; `outcome` and `error_code` say that. `head_us` is the part of `infer_us` until the head.
 
     `kept_headers` are those that the settings allow to be kept (`audit.record_headers`).
 
@@ -109,6 +114,8 @@ class Record(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     comment: str = ""
     details: Mapping[str, Any] = {}
     braked: tuple[str, ...] = ()
+    streamed: Streamed | None = None
+    head_us: int = 0
 
     @property
     def tried_first(self) -> str | None:

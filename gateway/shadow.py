@@ -134,5 +134,7 @@ def _shadow_record(copy: _Copy, tried: Tried, total_us: int) -> tuple[Record, by
         queue_us=tried.queue_us,
         infer_us=tried.attempt.infer_us,
         total_us=total_us,
+        streamed=None,
+        head_us=0,
     )
     return record, answered

@@ -24,7 +24,7 @@ from rich.table import Table
 
 from gateway.config import LimitSettings, TlsSettings
 from gateway.errors import GatewayError
-from gateway.messages import WireReply, WireRequest
+from gateway.messages import Answer, WireReply, WireRequest
 from gateway.wire.asgi import AsgiFace
 from gateway.wire.port import Port
 from gateway.wire.serving import serve_data_until, serve_until
@@ -57,6 +57,10 @@ class Ready:
     async def handle(self, request: WireRequest) -> WireReply:
         """Answer."""
         return WireReply(200, HEADERS, b"x" * 500) if request.refused is None else self.refuse(request.refused)
+
+    def reply(self, answer: Answer) -> WireReply:
+        """Begin an answer that comes piece by piece; none does here."""
+        return WireReply(answer.rendered.status, HEADERS, answer.rendered.body)
 
     def refuse(self, error: GatewayError) -> WireReply:
         """Answer an error; this is not to happen here."""

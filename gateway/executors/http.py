@@ -13,7 +13,8 @@ from gateway.errors import BackendProtocolError, BackendUnreachable, DeadlineExc
 from gateway.executors.http_endpoints import Endpoint, Endpoints
 from gateway.executors.http_health import HealthChecks
 from gateway.executors.http_metadata import not_ready, parse_metadata
-from gateway.messages import Headers, Readiness, Rendered, Result, Work
+from gateway.executors.http_streams import Arrived, flows, is_stream
+from gateway.messages import Begun, Headers, Readiness, Rendered, Result, Work
 from gateway.ports import InferProtocol, UpstreamClient, UpstreamReply
 from gateway.standings import Standings
 from gateway.tasks import Tasks
@@ -47,6 +48,7 @@ class HttpExecutor:
         assert manifest.backend.http is not None  # the factory chooses by the kind of backend
         self._backend = backend = manifest.backend.http
         self._path = _path(backend, manifest.model)
+        self._version = manifest.version
         self._client = client
         self._endpoints = Endpoints(
             manifest.model,
@@ -93,11 +95,14 @@ class HttpExecutor:
         return Readiness(False, "; ".join(refusals))
 
     async def execute(self, work: Work, protocol: InferProtocol) -> Result:  # noqa: ARG002 - the body stays as it is
-        """Forward the body to the URL with the fewest requests in flight and pass its answer on, whatever its status.
+        """Forward the body to the URL with the fewest requests in flight and pass its answer on, whatever its status;
+        server-sent events, if `work` has a relay, through that and as they come.
 
         Raises:
             ServingError: the client's; `backend` is the URL as the manifest has it.
+            ClientClosed: the relay's.
         """
+        relay = work.relay
         endpoint = self._endpoints.choose(work.avoid)
         base = endpoint.url
         started_ns = time.monotonic_ns()
@@ -111,7 +116,13 @@ class HttpExecutor:
                 body=work.body,
                 deadline_ns=deadline_ns,
                 lane=work.lane,
+                flows=flows if relay is not None else None,
             )
+            answer = rendered(reply)
+            if relay is not None and answer.content_type != _JSON and is_stream(answer.status, answer.content_type):
+                flow = reply.flow or Arrived(answer.body)
+                answer = Rendered(answer.status, b"", answer.content_type, answer.headers)
+                await relay.pass_on(Begun(answer, self._version, base, started_ns, flow))
         except ServingError as error:
             error.backend = base
             if self._is_its_fault(error, work, deadline_ns - started_ns):
@@ -121,7 +132,7 @@ class HttpExecutor:
             endpoint.in_flight -= 1
         if endpoint.marked or reply.status >= 502:
             self._judge(endpoint, work, reply.status, started_ns)
-        return Result(rendered(reply), base, queue_ns=0, infer_ns=time.monotonic_ns() - started_ns)
+        return Result(answer, base, queue_ns=0, infer_ns=time.monotonic_ns() - started_ns)
 
     async def release(self) -> None:
         """End the health checks. The connections are the client's, and what is still in flight ends by itself."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gateway.catalog import Manifest, Signature
 from gateway.errors import GatewayError
-from gateway.messages import Headers, Readiness, Rendered, Result, Tensors, Work
+from gateway.messages import Flow, Headers, Readiness, Rendered, Result, Tensors, Work
 
 
 class InferProtocol(Protocol):
@@ -64,11 +64,12 @@ ExecutorFactory = Callable[[Manifest], Executor]
 
 
 class UpstreamReply(Struct, frozen=True):
-    """A backend's whole answer. Header names are lower-case."""
+    """A backend's answer. Header names are lower-case. With a `flow`, its `body` is empty and still to come."""
 
     status: int
     headers: Headers
     body: bytes
+    flow: Flow | None = None
 
 
 class UpstreamStream(Protocol):
@@ -92,9 +93,21 @@ class UpstreamClient(Protocol):
     """
 
     async def request(
-        self, *, method: str, url: str, headers: Headers, body: bytes, deadline_ns: int, lane: str
+        self,
+        *,
+        method: str,
+        url: str,
+        headers: Headers,
+        body: bytes,
+        deadline_ns: int,
+        lane: str,
+        flows: Callable[[int, Headers], bool] | None = None,
     ) -> UpstreamReply:
-        """Send one request and return the whole answer before `deadline_ns` (monotonic)."""
+        """Send one request and return the whole answer before `deadline_ns` (monotonic).
+
+        Of an answer that `flows`, going by status and headers, only the head is waited for, unless all is there with
+        it. Who is given its flow starts it at once or closes it; the deadline is for all of it.
+        """
 
     def stream(
         self,

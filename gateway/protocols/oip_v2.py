@@ -188,12 +188,21 @@ class OipV2Face:
                 request.started_ns,
                 refused,
                 request.declared_size,
+                request.outlet,
             ),
             self._protocol,
         )
-        rendered = answer.rendered
+        return self.reply(answer)
+
+    def reply(self, answer: Answer) -> WireReply:
+        """Return an answer as it is sent; of one whose body is still to come, the head.
+
+        Raises:
+            ValueError: a header would break out of its line.
+        """
+        rendered, broken = answer.rendered, answer.error is not None
         theirs = passed_on(rendered.headers) if rendered.headers else ()
-        return WireReply(rendered.status, theirs, rendered.body, answer.launch_shadows, reply_lines(answer))
+        return WireReply(rendered.status, theirs, rendered.body, answer.launch_shadows, reply_lines(answer), broken)
 
     def refuse(self, error: GatewayError) -> WireReply:
         """Return the reply to a request that is no inference, or of which nothing is known but what is wrong."""

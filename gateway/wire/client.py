@@ -27,6 +27,7 @@ from gateway.tasks import Tasks
 from gateway.wire.alarm import NEVER, Alarm
 from gateway.wire.connecting import Connector, Resolve, resolve
 from gateway.wire.exchange import Exchange, StreamedExchange, WholeExchange
+from gateway.wire.flowing import FlowingExchange, Flows
 from gateway.wire.pool import Limits, Pool
 from gateway.wire.target import Origin, encode_head, parse_target
 from gateway.wire.trust import trust
@@ -71,9 +72,18 @@ class PooledClient:
         self._all_left: asyncio.Future[None] | None = None
 
     async def request(
-        self, *, method: str, url: str, headers: Headers, body: bytes, deadline_ns: int, lane: str
+        self,
+        *,
+        method: str,
+        url: str,
+        headers: Headers,
+        body: bytes,
+        deadline_ns: int,
+        lane: str,
+        flows: Flows | None = None,
     ) -> UpstreamReply:
-        """Send one request and return the whole answer before `deadline_ns` (monotonic clock).
+        """Send one request and return the whole answer before `deadline_ns` (monotonic clock); or where its head says
+        that it `flows`, and more is to come, the head with its `flow`, which may be of any size.
 
         A request over a connection that had been idle, and was closed before a byte of the answer had come, is sent
         once more over a new one.
@@ -87,7 +97,11 @@ class PooledClient:
         """
         target = parse_target(method, url)
         head = encode_head(target, headers, len(body))
-        exchange = WholeExchange(target, head, body, self._max_response_bytes, deadline_ns)
+        limit = self._max_response_bytes
+        if flows is None:
+            exchange = WholeExchange(target, head, body, limit, deadline_ns)
+        else:
+            exchange = FlowingExchange(target, head, body, limit, deadline_ns, flows=flows)
         pool = self._submit(exchange, target.origin, lane)
         try:
             return await exchange.outcome

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from gateway.config import LimitSettings
 from gateway.errors import GatewayError
-from gateway.messages import WireReply, WireRequest
+from gateway.messages import Answer, WireReply, WireRequest
 from gateway.metrics import Board, Slot
 from gateway.tasks import Tasks
 from gateway.wire.asgi_calls import Application
@@ -25,6 +25,9 @@ class Face(Protocol):
 
     async def handle(self, request: WireRequest) -> WireReply:
         """Answer a request, also one that is refused already."""
+
+    def reply(self, answer: Answer) -> WireReply:
+        """Return the head of an answer that is sent as it comes. Raises `ValueError` if it cannot be written."""
 
     def refuse(self, error: GatewayError) -> WireReply:
         """Return an error in the protocol's form."""

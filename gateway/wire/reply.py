@@ -171,6 +171,10 @@ class ReplyReader:
         self._counted = 0
         return taken
 
+    def lift_limit(self) -> None:
+        """Take a body of any size from now on: it is not kept here."""
+        self._limit = None
+
     def _check_opening(self, data: bytes) -> None:
         """Know another protocol by its first bytes, however few come at a time."""
         opening = (self._opening or b"") + data[: len(_OPENING)]

@@ -6,8 +6,11 @@ comes in.
 
 import asyncio
 import fcntl
+import socket
+import struct
 import sys
 import termios
+from contextlib import suppress
 
 from gateway.wire.deadlines import NEVER
 
@@ -15,6 +18,8 @@ _LINGER_SECONDS = 2.0
 _LONGEST_LINGER_SECONDS = 30.0
 """How long what a caller still sends is read and thrown away after the last reply: since it last sent, and at all.
 A connection that is closed before that is reset by the kernel, and the reset can overtake the reply."""
+
+_NO_LINGER = struct.pack("ii", 1, 0)  # socket(7), SO_LINGER: a close that resets
 
 
 class Sender:
@@ -77,6 +82,13 @@ class Sender:
         self.ending = True
         self._transport.close()
         return self._loop.time() + _LINGER_SECONDS
+
+    def cut(self, *, reset: bool) -> None:
+        """Close at once, whatever has not been sent; with `reset`, so that the caller sees an error and no end."""
+        if reset and (connection := self._transport.get_extra_info("socket")) is not None:
+            with suppress(OSError):
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        self._transport.abort()
 
     def linger(self) -> float:
         """Note that the caller still sends after the end."""

@@ -1,8 +1,8 @@
 """The HTTP/1.1 server of the data port: one connection, from its first byte to its last.
 
 Belongs here: what is read, served and written next on a connection, and when it ends. Never here: making requests of
-bytes (`receiving`), what a head may say (`heads`), how a reply is written (`replies`), who is late (`deadlines`),
-listening (`serving`), models, versions, or paths of a protocol.
+bytes (`receiving`), what a head may say (`heads`), how a reply is written (`replies`, piece by piece `relaying`), who
+is late (`deadlines`), listening (`serving`), models, versions, or paths of a protocol.
 
 How a request passes: `data_received` keeps the bytes, and `_drive` gives them piece by piece to the receiver, which
 makes turns of them. Turns are served one at a time and in order: an inference by a task that awaits the face, anything
@@ -14,17 +14,18 @@ understood cannot be told apart from the rest of it, so not one byte of it is lo
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 from gateway.arrival import Run
 from gateway.errors import ClientClosed, GatewayError, Overloaded, RequestError, RequestTimeout, Stopping
-from gateway.messages import HUNG_UP, WireReply, WireRequest
+from gateway.messages import HUNG_UP, Answer, Flow, WireReply, WireRequest
 from gateway.wire.asgi_calls import AsgiCall, defect_of
 from gateway.wire.deadlines import NEVER, Patience
 from gateway.wire.heads import Head
 from gateway.wire.port import Port
 from gateway.wire.receiving import Receiver, Turn
+from gateway.wire.relaying import Relaying
 from gateway.wire.replies import CONTINUE, write_reply
 from gateway.wire.sending import Sender
 
@@ -34,7 +35,7 @@ _READ_AHEAD = 256 * 1024
 
 
 class ServerProtocol(asyncio.Protocol):
-    """One connection. It is a `deadlines.Timed` and a `port.Connection`."""
+    """One connection. It is a `deadlines.Timed`, a `port.Connection`, and the `messages.Outlet` of its requests."""
 
     _transport: asyncio.Transport
     _receiver: Receiver
@@ -45,6 +46,7 @@ class ServerProtocol(asyncio.Protocol):
         self._loop = port.loop
         self._turn: Turn | None = None
         self._work: Run | asyncio.Task[None] | None = None
+        self._relaying: Relaying | None = None
         self._driving = False
         self._paused = False  # reading
         self._lost = False
@@ -105,10 +107,14 @@ class ServerProtocol(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Start nothing more until the caller has taken its replies."""
         self.due = self._sender.pause()
+        if self._relaying is not None:
+            self._relaying.flow.pause()
 
     def resume_writing(self) -> None:
         """Go on."""
         self.due = self._sender.resume()
+        if self._relaying is not None:
+            self._relaying.flow.resume()
         self._drive()
 
     # ── reading and starting ─────────────────────────────────────────────────────────────────────────────────────
@@ -156,6 +162,7 @@ class ServerProtocol(asyncio.Protocol):
             self._stop_short(turn, turn.error)
             return
         if turn.error is not None or port.face.is_inference(request.path):
+            request.outlet = self
             run = self._work = Run(self._serve(turn, request))
             run.go()
         else:
@@ -190,14 +197,17 @@ class ServerProtocol(asyncio.Protocol):
         """Have the face answer. Ends only after the turn has, or when the caller is gone."""
         try:
             reply = await self._port.face.handle(request)
-            written = self._written(turn, reply)
+            written = self._written(turn, reply) if self._relaying is None else b""
         except asyncio.CancelledError:
             self._stop_short(turn, Stopping("the gateway stopped before the request had ended; send it again"))
             return
         except Exception as defect:  # noqa: BLE001 - a defect is one failed request, never a connection that hangs
             self._stop_short(turn, defect_of(defect))
             return
-        self._send(turn, written)
+        if self._relaying is None:
+            self._send(turn, written)
+        else:
+            self._end_relaying(turn, broken=reply.broken)
         if reply.after_sent is not None:
             reply.after_sent()
 
@@ -229,7 +239,9 @@ class ServerProtocol(asyncio.Protocol):
 
     def _stop_short(self, turn: Turn, error: GatewayError) -> None:
         """Answer a request that could not be served to its end, if anybody is left to read the answer."""
-        if not self._lost:
+        if self._relaying is not None:
+            self._end_relaying(turn, broken=True)
+        elif not self._lost:
             turn.head.keep_alive = False
             self._send(turn, self._written(turn, self._port.face.refuse(error)))
 
@@ -242,6 +254,27 @@ class ServerProtocol(asyncio.Protocol):
     def _send(self, turn: Turn, written: bytes) -> None:
         self._sender.write(written)
         self._finish(turn)
+
+    def begin(self, answer: Answer, flow: Flow) -> Callable[[bytes], None]:
+        """Send the head of the present turn's reply, whose body follows as it comes; see `messages.Outlet`."""
+        turn, port = self._turn, self._port
+        assert turn is not None
+        if port.draining:
+            self._say_close_if_last(turn)
+        relaying = Relaying(self._sender, flow, port.face.reply(answer), turn.head, port.deadlines.date)
+        self._relaying = relaying
+        relaying.begin()
+        return relaying.send
+
+    def _end_relaying(self, turn: Turn, *, broken: bool) -> None:
+        relaying, self._relaying = self._relaying, None
+        assert relaying is not None
+        if broken:
+            self._turn = self._work = None
+            relaying.cut()
+        else:
+            relaying.end()
+            self._finish(turn)
 
     def _finish(self, turn: Turn) -> None:
         self._turn = self._work = None

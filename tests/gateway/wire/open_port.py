@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from gateway.config import LimitSettings, TlsSettings
 from gateway.errors import GatewayError
-from gateway.messages import HUNG_UP, WireReply, WireRequest
+from gateway.messages import HUNG_UP, Answer, WireReply, WireRequest
 from gateway.protocols.oip_v2 import OipV2
 from gateway.wire.asgi import AsgiFace
 from gateway.wire.asgi_calls import Application
@@ -67,6 +67,10 @@ class Echo:
         except asyncio.CancelledError as cancelled:
             self.ended.append("hung up" if HUNG_UP in cancelled.args else "stopped")
             raise
+
+    def reply(self, answer: Answer) -> WireReply:
+        rendered = answer.rendered
+        return WireReply(rendered.status, (("content-type", rendered.content_type), *rendered.headers), rendered.body)
 
     def refuse(self, error: GatewayError) -> WireReply:
         rendered = self._protocol.render_error(error)
