@@ -42,11 +42,12 @@ class Stream:
         flow = self._begun.flow
         try:
             await flow.start(self._take)
-        except DeadlineExceeded:
-            if not flow.paused:
-                raise
-            why = f"the caller took its answer so slowly that its time was over after {self._size} bytes"
-            raise ClientClosed(why) from None  # which is not for the version to answer for
+        except DeadlineExceeded as late:
+            if flow.paused:  # which is not for the version to answer for
+                why = f"the caller took its answer so slowly that its time was over after {self._size} bytes"
+                raise ClientClosed(why) from None
+            why = f"the answer of {late.backend} had not come to its end in time, only {self._size} bytes of it"
+            raise DeadlineExceeded(why, late.backend) from None
         except asyncio.CancelledError:
             flow.close()
             raise

@@ -82,6 +82,8 @@ def explained(record: Record) -> str:
         sentences.append(f"Version {record.served} served in its place, because it failed.")
     elif record.served is None and record.error:
         sentences.append(f"No version answered: {record.error}")
+    if record.streamed == "broken_off":
+        sentences.append(f"Its answer broke off when the caller had been sent {record.response.size} bytes of it.")
     if record.stale:
         sentences.append("The rules were the last known ones, because the rules store did not answer then.")
     return " ".join(sentences)

@@ -60,6 +60,7 @@ def _what_happened(record: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("caller asked for", record["asked_version"]),
         ("received", record["received"]),
         ("status", record["status"]),
+        ("streamed", _streamed(record)),
         ("error", ": ".join(part for part in (record["error_code"], record["error"]) if part)),
         ("latency", _latency(record)),
         ("client", record["client"]),
@@ -86,6 +87,17 @@ def _cohort(record: Mapping[str, Any]) -> str | None:
 def _latency(record: Mapping[str, Any]) -> str:
     parts = ", ".join(f"{part} {record[f'{part}_us'] / 1000:.3f}" for part in ("route", "queue", "infer"))
     return f"{record['total_us'] / 1000:.3f} ms ({parts})"
+
+
+def _streamed(record: Mapping[str, Any]) -> str | None:
+    match record.get("streamed"):
+        case None:
+            return None
+        case "complete":
+            how = "complete"
+        case _:
+            how = f"broken off after {record['response']['size']} bytes"
+    return f"{how}; its head came after {record['head_us'] / 1000:.3f} ms of infer"
 
 
 def _payload(side: str, payload: Mapping[str, Any], full: bool) -> list[tuple[str, object]]:

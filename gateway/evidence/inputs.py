@@ -94,6 +94,8 @@ def answer_of(kept: Kept) -> Answer:
         return Answer(record.status, None, sha256, "it was not kept (the route's capture.response)")
     if payload.truncated:
         return Answer(record.status, None, sha256, "only its beginning was kept (the route's capture.max_bytes)")
+    if record.streamed == "broken_off":
+        return Answer(record.status, None, sha256, "only its beginning was sent: it broke off")
     return Answer(record.status, contents.body, sha256)
 
 

@@ -4,8 +4,8 @@ Belongs here: the framing of such a reply (RFC 9112, sections 6.3 and 7.1), and 
 when there is a piece, or which turn of the connection it is for.
 
 To HTTP/1.1 each piece is a chunk, and what makes the reply whole is the chunk of no bytes, which one that is cut off
-never gets. HTTP/1.0 knows no chunks: there the end of the connection is the end of the reply, so one that is cut off
-ends with a reset.
+never gets. HTTP/1.0 knows no chunks: there the end of the connection is the end of the reply, so until that has come
+the connection is one that ends with a reset.
 """
 
 from typing import Final
@@ -39,6 +39,8 @@ class Relaying:
 
     def begin(self) -> None:
         """Send the head."""
+        if not self._chunked:
+            self._sender.reset_on_close(True)
         self._sender.write(self._head)
 
     def send(self, piece: bytes) -> None:
@@ -49,7 +51,5 @@ class Relaying:
         """Send what makes it whole."""
         if self._chunked:
             self._sender.write(_LAST_CHUNK)
-
-    def cut(self) -> None:
-        """Close the connection so that nobody takes what has been sent for the whole."""
-        self._sender.cut(reset=not self._chunked)
+        else:
+            self._sender.reset_on_close(False)

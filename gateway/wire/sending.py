@@ -19,8 +19,6 @@ _LONGEST_LINGER_SECONDS = 30.0
 """How long what a caller still sends is read and thrown away after the last reply: since it last sent, and at all.
 A connection that is closed before that is reset by the kernel, and the reset can overtake the reply."""
 
-_NO_LINGER = struct.pack("ii", 1, 0)  # socket(7), SO_LINGER: a close that resets
-
 
 class Sender:
     """Writes to a caller; an `asgi_calls.Outlet`. Each time that is returned is when to ask for `more_time`.
@@ -78,17 +76,16 @@ class Sender:
         return self._loop.time() + _LINGER_SECONDS
 
     def close(self) -> float:
-        """Close a connection on which nothing is under way."""
+        """Close a connection on which nothing is under way, or nothing more is to be sent, once all has left."""
         self.ending = True
         self._transport.close()
         return self._loop.time() + _LINGER_SECONDS
 
-    def cut(self, *, reset: bool) -> None:
-        """Close at once, whatever has not been sent; with `reset`, so that the caller sees an error and no end."""
-        if reset and (connection := self._transport.get_extra_info("socket")) is not None:
-            with suppress(OSError):
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-        self._transport.abort()
+    def reset_on_close(self, wanted: bool) -> None:
+        """Have the caller see an error, and no end, where the connection is closed, were it by our sudden death."""
+        with suppress(OSError):  # it is gone, and nobody has told us yet
+            connection = self._transport.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", wanted, 0))  # socket(7)
 
     def linger(self) -> float:
         """Note that the caller still sends after the end."""

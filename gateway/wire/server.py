@@ -271,7 +271,7 @@ class ServerProtocol(asyncio.Protocol):
         assert relaying is not None
         if broken:
             self._turn = self._work = None
-            relaying.cut()
+            self.due = self._sender.close()
         else:
             relaying.end()
             self._finish(turn)
