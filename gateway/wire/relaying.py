@@ -16,6 +16,9 @@ from gateway.wire.replies import connection_line, write_head
 from gateway.wire.sending import Sender
 
 _LAST_CHUNK: Final = b"0\r\n\r\n"
+_UNBUFFERED: Final = "x-accel-buffering: no\r\n"
+"""What keeps nginx, unless it is told to pay no heed, from gathering pieces before it passes them on; it keeps it to
+itself: https://nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_buffering."""
 
 
 class Relaying:
@@ -34,7 +37,7 @@ class Relaying:
         self._chunked = head.version == "1.1"
         head.keep_alive &= self._chunked
         framing = "transfer-encoding: chunked\r\n" if self._chunked else ""
-        lines = f"{date}{reply.lines}"
+        lines = f"{date}{reply.lines}{_UNBUFFERED}"
         self._head = write_head(reply.status, reply.headers, lines, f"{framing}{connection_line(head)}")
 
     def begin(self) -> None:
