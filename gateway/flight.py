@@ -1,6 +1,7 @@
 """What is known so far of one request in flight; its record is made from this, however the request ends.
 
-Belongs here: collecting facts on the way and turning them into a record. Never here: deciding or executing.
+Belongs here: collecting facts on the way, those of a streamed answer as it passes among them, and turning them into a
+record. Never here: deciding or executing.
 """
 
 from asyncio import CancelledError
@@ -119,7 +120,7 @@ class Flight(Struct, eq=False):
         )
         try:
             send = outlet.begin(answer, begun.flow)
-        except ValueError:
+        except Exception:
             begun.flow.close()
             raise
         self.served = begun.version

@@ -308,7 +308,6 @@ def test_a_stream_whose_record_cannot_be_kept_is_cut_off_and_counted(tmp_path: P
 def test_a_stream_may_come_to_its_end_while_the_port_drains(tmp_path: Path) -> None:
     async def check(world: World) -> None:
         call, answering = await world.begun()
-        world.plane.stopping = True
         world.stop.set()
         await until(lambda: world.port.draining)
         for number in range(3):

@@ -21,6 +21,7 @@ from gateway.dataplane import DataPlane
 from gateway.executors.http import HttpExecutor
 from gateway.flight import Origin
 from gateway.guards import Guards
+from gateway.inquiries import Inquiries
 from gateway.logs import RequestLines
 from gateway.metrics import Board
 from gateway.ports import Executor, Kind, StoredDocument
@@ -276,7 +277,7 @@ async def world(
         stack.push_async_callback(rules.close)
         shadows = Shadows(ShadowSettings(), kept, board)
         plane = DataPlane(rules, kept, shadows, board, Origin("g", "w-0"), RequestLines("info"), Guards(board))
-        face = OipV2Face(plane)
+        face = OipV2Face(plane, Inquiries(rules, kept))
         port = Port(face, AsgiFace(face.handle, 2**20), LimitSettings(**(limits or {})))
         listening = socket()
         listening.bind(("127.0.0.1", 0))
