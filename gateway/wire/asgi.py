@@ -1,6 +1,8 @@
 """The data port as pure ASGI, for what is no inference: bytes in, one `WireRequest`; one `WireReply`, bytes out.
 
 Inference goes past this, from the server straight to the same `handle`; served by another server, this does for all.
+Then all replies are whole, also those that our own server sends piece by piece: ASGI does not say what a server does
+with a reply whose application ends in the middle, so one that broke off might look whole.
 
 Belongs here: reading bodies within their limit, headers, framing. Never here: models, versions, rules, or paths of
 a protocol; the `handle` that is passed in knows those.

@@ -83,7 +83,7 @@ class PooledClient:
         flows: Flows | None = None,
     ) -> UpstreamReply:
         """Send one request and return the whole answer before `deadline_ns` (monotonic clock); or where its head says
-        that it `flows`, and more is to come, the head with its `flow`, which may be of any size.
+        that it `flows`, and more is to come, the head with its `flow`, which may grow to any size.
 
         A request over a connection that had been idle, and was closed before a byte of the answer had come, is sent
         once more over a new one.

@@ -1,4 +1,4 @@
-"""Streams through real proxies in front of the port: piece by piece as without one, and cut off where they break off."""
+"""Streams through real proxies in front of the port: piece by piece as without one, and cut where they break off."""
 
 import shutil
 from pathlib import Path
