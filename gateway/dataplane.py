@@ -135,7 +135,7 @@ class DataPlane:
                 try:
                     tried = await attempt(version, prepared, work, protocol)
                     flight.tried(tried)
-                    if tried.outcome != "served" and flight.streamed is None:
+                    if tried.outcome != "served":
                         tried = await self._retries.run(
                             tried,
                             version=version,

@@ -271,7 +271,10 @@ class ServerProtocol(asyncio.Protocol):
         assert relaying is not None
         if broken:
             self._turn = self._work = None
-            self.due = self._sender.close()
+            if self._sender.stuck:
+                self.abort()
+            else:
+                self.due = self._sender.close()
         else:
             relaying.end()
             self._finish(turn)

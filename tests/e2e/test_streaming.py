@@ -113,6 +113,7 @@ def test_a_stream_that_its_backend_breaks_off_is_an_error_for_the_client(start_g
         "broken_off",
     )
     assert record["response"]["body"] == "data: 0\n\ndata: 1\n\n"
+    assert [line["status"] for line in gateway.log("failed")] == [record["status"]] == [200]
     assert "broken off after 18 bytes" in gateway.cli("audit", "show", record["record_id"])
     metrics = gateway.metrics()
     assert metrics['pointsman_errors_total{code="backend_unreachable",model="talk",version="1"}'] == 1

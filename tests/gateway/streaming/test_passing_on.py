@@ -1,6 +1,8 @@
 """Server-sent events pass through piece by piece: nothing waits for what comes after it, and everything is counted."""
 
 import asyncio
+import socket
+import struct
 from hashlib import sha256
 from pathlib import Path
 
@@ -190,14 +192,23 @@ def test_a_caller_of_http_1_0_gets_the_body_until_the_end_of_the_connection(tmp_
         await call.head()
         assert "transfer-encoding" not in call.headers
         assert call.headers["connection"] == "close"
+        assert resets_on_close(world)  # were the gateway to die now, nobody should take that for the end
         for event in (b"data: 1\n\n", b"data: 2\n\n"):
             answering.send(event)
             assert await call.reader.readexactly(len(event)) == event
         answering.end()
         assert await call.all_that_comes() == b""
+        assert not resets_on_close(world)
         assert (await world.record()).streamed == "complete"
 
     on_world(tmp_path, check)
+
+
+def resets_on_close(world: World) -> bool:
+    """Tell whether the only connection is one that ends with a reset: socket(7), SO_LINGER."""
+    (connection,) = world.port.connections
+    tcp = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]
+    return struct.unpack("ii", tcp.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)) == (1, 0)
 
 
 def test_a_backend_may_end_its_stream_with_the_connection(tmp_path: Path) -> None:

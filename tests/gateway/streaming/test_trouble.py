@@ -1,15 +1,20 @@
 """Streams that do not come to their end: the caller cannot take them for whole, and the record says how they ended."""
 
 import asyncio
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from time import monotonic_ns, time_ns
 from typing import Any
 
 import pytest
 
+from gateway.errors import AuditUnavailable
+from gateway.messages import Answer, Flow, InferRequest
 from gateway.metrics import Slot
+from gateway.protocols.oip_v2 import OipV2
 from tests.conftest import until
-from tests.gateway.streaming.world import INFER, World, on_world
+from tests.gateway.streaming.world import BODY, INFER, World, chunk, on_world
 from tests.gateway.wire.backends import open_sockets
 
 ALL_TRIES: dict[str, Any] = {"fallback": ["2"], "idempotent": True, "retries": 3}
@@ -56,16 +61,31 @@ def test_a_backend_that_breaks_off_fails_and_nothing_is_tried_again(tmp_path: Pa
     on_world(tmp_path, check, route=ALL_TRIES, versions=("1", "2"))
 
 
-def test_what_came_just_before_the_end_is_sent_before_the_caller_is_cut_off(tmp_path: Path) -> None:
+def test_what_came_in_one_piece_with_the_trouble_is_sent_before_the_caller_is_cut_off(tmp_path: Path) -> None:
     async def check(world: World) -> None:
         call, answering = await world.begun()
-        for number in range(50):
-            answering.send(b"data: %d\n\n" % number * 500)
-        answering.cut()
+        answering.write(chunk(b"data: 1\n\n") + chunk(b"data: 2\n\n") + b"what is this?\r\n")
         body = await call.pieces_until_cut()
         record = await world.record()
-        assert body == b"".join(b"data: %d\n\n" % number * 500 for number in range(50))
+        assert body == b"data: 1\n\ndata: 2\n\n"
         assert (record.response.size, world.response().sha256) == (len(body), sha256(body).hexdigest())
+
+    on_world(tmp_path, check)
+
+
+def test_a_slow_caller_gets_all_that_was_sent_on_before_it_is_cut_off(tmp_path: Path) -> None:
+    async def check(world: World) -> None:
+        call, answering = await world.begun()
+        (connection,) = world.port.connections
+        transport = connection._transport  # type: ignore[attr-defined]
+        while not transport.get_write_buffer_size():  # until neither kernel takes any more of it
+            answering.send(b"x" * 32_768)
+            await answering.drain()
+            await asyncio.sleep(0.002)
+        answering.cut()
+        record = await world.record()
+        assert record.error_code == "backend_unreachable"
+        assert len(await call.pieces_until_cut()) == record.response.size
 
     on_world(tmp_path, check)
 
@@ -138,7 +158,7 @@ def test_a_deadline_that_passes_in_the_middle_breaks_the_stream_off(tmp_path: Pa
             "broken_off",
         )
         assert record.total_us >= 300_000
-        await answering.hung_up.wait()
+        await answering.given_up()
         assert nothing_is_left(world)
 
     on_world(tmp_path, check)
@@ -153,8 +173,7 @@ def test_a_caller_that_hangs_up_ends_its_stream_at_the_backend_and_leaves_a_reco
         answering.send(b"data: 1\n\n")
         await call.piece()
         call.hang_up()
-        async with asyncio.timeout(10):
-            await answering.hung_up.wait()
+        await answering.given_up()
         record = await world.record()
         assert (record.outcome, record.error_code, record.streamed) == ("refused", "client_closed", "broken_off")
         assert (record.status, record.served, record.response.size) == (200, "1", 9)
@@ -205,8 +224,7 @@ def test_a_caller_that_takes_nothing_for_too_long_is_cut_off(tmp_path: Path) -> 
         _, answering = await world.begun()
         for _ in range(512):
             answering.send(b"x" * 65_536)
-        async with asyncio.timeout(10):
-            await answering.hung_up.wait()
+        await answering.given_up()
         record = await world.record()
         assert (record.outcome, record.error_code, record.streamed) == ("refused", "client_closed", "broken_off")
         assert nothing_is_left(world)
@@ -223,8 +241,7 @@ def test_a_caller_too_slow_for_its_deadline_is_not_the_fault_of_the_version(tmp_
         answering.begin()
         for _ in range(512):
             answering.send(b"x" * 65_536)
-        async with asyncio.timeout(10):
-            await answering.hung_up.wait()
+        await answering.given_up()
         record = await world.record()
         assert (record.outcome, record.error_code, record.streamed) == ("refused", "client_closed", "broken_off")
         assert "so slowly" in (record.error or "")
@@ -248,8 +265,7 @@ def test_callers_that_hang_up_at_any_moment_leave_nothing_behind(tmp_path: Path)
             if number % 2:
                 await call.head()
             call.hang_up()
-            async with asyncio.timeout(10):
-                await answering.hung_up.wait()
+            await answering.given_up()
 
         await once(0)
         await until(lambda: not world.port.connections)
@@ -286,8 +302,6 @@ def test_the_end_of_a_stream_is_not_sent_before_its_record_is_safe(tmp_path: Pat
 
 @pytest.mark.parametrize("when", ["at once", "on its way to the disk"])
 def test_a_stream_whose_record_cannot_be_kept_is_cut_off_and_counted(tmp_path: Path, when: str) -> None:
-    from gateway.errors import AuditUnavailable
-
     async def check(world: World) -> None:
         call, answering = await world.begun()
         answering.send(b"data: 1\n\n")
@@ -321,6 +335,44 @@ def test_a_stream_may_come_to_its_end_while_the_port_drains(tmp_path: Path) -> N
     on_world(tmp_path, check)
 
 
+def test_a_stream_that_begins_while_the_port_drains_says_that_it_is_the_last(tmp_path: Path) -> None:
+    async def check(world: World) -> None:
+        call = await world.call()
+        answering = await world.backends["1"].next()
+        world.stop.set()
+        await until(lambda: world.port.draining)
+        answering.begin()
+        assert (await call.head()).headers["connection"] == "close"
+        answering.end()
+        assert await call.piece() == b""
+        assert await call.all_that_comes() == b""
+
+    on_world(tmp_path, check)
+
+
+class NoOutlet:
+    """Nowhere to send a head to."""
+
+    def begin(self, answer: Answer, flow: Flow) -> Callable[[bytes], None]:  # noqa: ARG002 - the shape of the port
+        raise ValueError("this head cannot be written")
+
+
+def test_a_stream_whose_head_cannot_be_sent_is_a_failure_and_its_backend_is_not_kept_waiting(tmp_path: Path) -> None:
+    async def check(world: World) -> None:
+        request = InferRequest("talk", None, {}, BODY, "", time_ns(), monotonic_ns(), outlet=NoOutlet())
+        serving = asyncio.create_task(world.plane.infer(request, OipV2()))
+        answering = await world.backends["1"].next()
+        answering.begin()
+        answer = await serving
+        assert (answer.rendered.status, answer.served) == (500, None)
+        await answering.given_up()
+        record = await world.record()
+        assert (record.outcome, record.error_code, record.streamed) == ("failed", "internal_error", None)
+        assert nothing_is_left(world)
+
+    on_world(tmp_path, check)
+
+
 def test_a_stream_that_outlives_the_drain_is_cut_off_and_recorded(tmp_path: Path) -> None:
     async def check(world: World) -> None:
         call, answering = await world.begun()
@@ -331,7 +383,7 @@ def test_a_stream_that_outlives_the_drain_is_cut_off_and_recorded(tmp_path: Path
         record = await world.record()
         assert (record.outcome, record.error_code, record.streamed) == ("failed", "stopping", "broken_off")
         assert (record.status, record.response.size) == (200, 9)
-        await answering.hung_up.wait()
+        await answering.given_up()
 
     on_world(tmp_path, check, drain_seconds=0.2)
 

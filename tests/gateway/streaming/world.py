@@ -85,6 +85,11 @@ class Answering:
     async def drain(self) -> None:
         await self._writer.drain()
 
+    async def given_up(self) -> None:
+        """Wait until the gateway has closed the connection; that is to be long before any deadline."""
+        async with asyncio.timeout(5):
+            await self.hung_up.wait()
+
     @property
     def unsent(self) -> int:
         return self._writer.transport.get_write_buffer_size()

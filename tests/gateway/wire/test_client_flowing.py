@@ -167,6 +167,26 @@ def test_closing_a_flow_closes_the_connection_and_hands_nothing_more_on(run: Run
     run(work())
 
 
+def test_a_flow_that_is_closed_as_it_begins_hands_nothing_on_of_what_came_with_its_head(run: Run) -> None:
+    async def work() -> None:
+        pieces: list[bytes] = []
+        client = make_client()
+        async with Server(answering(FLOWING + chunk(b"some"))) as server:
+
+            async def request() -> None:
+                flow = (await ask(client, server.url)).flow
+                assert flow is not None
+                flow.start(pieces.append)
+                flow.close()
+
+            Request(request()).go()
+            await until(lambda: server.closed == 1, "the connection is closed")
+            assert pieces == []
+        await client.close()
+
+    run(work())
+
+
 def test_a_flow_that_is_paused_makes_the_backend_wait(run: Run) -> None:
     async def work() -> None:
         written = 0
