@@ -26,9 +26,10 @@ from gateway.ports import UpstreamReply, UpstreamStream
 from gateway.tasks import Tasks
 from gateway.wire.alarm import NEVER, Alarm
 from gateway.wire.connecting import Connector, Resolve, resolve
-from gateway.wire.exchange import Exchange, StreamedExchange, WholeExchange
-from gateway.wire.flowing import FlowingExchange, Flows
+from gateway.wire.exchange import Exchange, WholeExchange
+from gateway.wire.flowing import Flows
 from gateway.wire.pool import Limits, Pool
+from gateway.wire.streamed import StreamedExchange
 from gateway.wire.target import Origin, encode_head, parse_target
 from gateway.wire.trust import trust
 
@@ -97,11 +98,7 @@ class PooledClient:
         """
         target = parse_target(method, url)
         head = encode_head(target, headers, len(body))
-        limit = self._max_response_bytes
-        if flows is None:
-            exchange = WholeExchange(target, head, body, limit, deadline_ns)
-        else:
-            exchange = FlowingExchange(target, head, body, limit, deadline_ns, flows=flows)
+        exchange = WholeExchange(target, head, body, self._max_response_bytes, deadline_ns, flows)
         pool = self._submit(exchange, target.origin, lane)
         try:
             return await exchange.outcome

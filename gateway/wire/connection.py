@@ -171,7 +171,7 @@ class Connection(asyncio.Protocol):
         try:
             complete = self._reply.feed(data)
         except NotHttp as error:
-            if exchange.streams and self._reply.status:
+            if self._reply.status:
                 exchange.deliver(self._reply)  # what was right before it went wrong
             self.fail(BackendProtocolError(f"the answer of {self._backend} is not HTTP/1.1: {error}", self._backend))
         except TooLarge:
@@ -180,7 +180,7 @@ class Connection(asyncio.Protocol):
         else:
             if complete:
                 self._complete(exchange)
-            elif exchange.streams and self._reply.status:
+            elif self._reply.status:
                 exchange.deliver(self._reply)
 
     def eof_received(self) -> None:

@@ -1,113 +1,83 @@
-"""An exchange whose caller waits for the whole reply, unless its head says that it is to be handed on as it comes.
+"""The body of a reply that is handed on as it comes, from the connection that reads it to whoever asked.
 
-Belongs here: that turn, and the body that flows after it. Never here: which replies flow (whoever asks says that), or
-where they flow to.
+Belongs here: handing on, holding back, ending. Never here: which replies flow (whoever asks says that), how a body is
+found in bytes, or where it flows to.
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
 from gateway.arrival import Arrival
 from gateway.errors import ServingError
 from gateway.messages import Headers
-from gateway.ports import UpstreamReply
-from gateway.wire.exchange import WholeExchange
-from gateway.wire.reply import ReplyReader
-from gateway.wire.target import Target
 
 Flows = Callable[[int, Headers], bool]
 """Tells by status and headers whether a reply is to be handed on as it comes."""
 
 
-class FlowingExchange(WholeExchange):
-    """Such an exchange; once its reply flows, it is the `messages.Flow` of it.
+class Source(Protocol):
+    """Where a body comes from. Once it has ended, however, none of this does anything."""
 
-    A reply that is complete when its head is read is handed over whole, whatever it is.
-    """
+    def pause(self) -> None:
+        """Read no more of it for now."""
 
-    __slots__ = ("_ended", "_flows", "_held", "_rest", "_take", "paused")
-    streams = True
+    def resume(self) -> None:
+        """Read on."""
 
-    def __init__(
-        self, target: Target, head: bytes, body: bytes, limit: int | None, deadline_ns: int, *, flows: Flows
-    ) -> None:
-        super().__init__(target, head, body, limit, deadline_ns)
-        self._flows = flows
-        self._ended: Arrival[None] | None = None  # until it flows
+    def give_up(self) -> None:
+        """Want no more of it."""
 
-    # ── what the connection does ─────────────────────────────────────────────────────────────────────────────────
 
-    def deliver(self, reply: ReplyReader) -> None:
-        """Hand on what has come, if the reply flows."""
-        if self._ended is None:
-            if not self._flows(reply.status, reply.headers):
-                return
-            self._begin(reply)
-            if self.carrier is None:
-                return  # closed by who was given it
-        self._hand_on(reply.take_parts())
+class Flowing:
+    """Such a body; a `messages.Flow`."""
 
-    def finish(self, reply: ReplyReader) -> None:
-        """Keep the reply, or what is left of it, for the caller."""
-        if self._ended is None:
-            super().finish(reply)
-        else:
-            self._rest = reply.take_parts()
+    __slots__ = ("_ended", "_held", "_source", "_take", "closed", "paused")
 
-    def tell(self) -> None:
-        """Hand it to the caller."""
-        if self._ended is None:
-            super().tell()
-        else:
-            self._hand_on(self._rest)
-            self._ended.arrive(None)
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._ended: Arrival[None] = Arrival()
+        self._take: Callable[[bytes], None] | None = None
+        self._held: list[bytes] = []
+        self.paused = self.closed = False
+
+    # ── what the exchange does ───────────────────────────────────────────────────────────────────────────────────
+
+    def hand_on(self, parts: list[bytes]) -> None:
+        """Hand on what has come, in one piece."""
+        if self._take is None:
+            self._held += parts  # for whoever waits as a task, whose turn is yet to come
+        elif parts and not self.closed:
+            self._take(parts[0] if len(parts) == 1 else b"".join(parts))
+
+    def end(self) -> None:
+        """Tell that all of it has come."""
+        self._ended.arrive(None)
 
     def fail(self, error: ServingError) -> None:
-        """Hand the error to the caller, who may have the beginning of the reply already."""
-        if self._ended is None:
-            super().fail(error)
-        else:
-            self._ended.fail(error)
+        """Tell what broke it off."""
+        self._ended.fail(error)
 
-    # ── what the caller does, once it flows ──────────────────────────────────────────────────────────────────────
+    # ── what its taker does: see `messages.Flow` ─────────────────────────────────────────────────────────────────
 
     def start(self, take: Callable[[bytes], None]) -> Arrival[None]:
-        """See `messages.Flow`."""
-        assert self._ended is not None
-        self._take: Callable[[bytes], None] | None = take
+        """Have every piece given to `take`, and return what tells of the end."""
+        self._take = take
         held = self._held[:]
         self._held.clear()
-        self._hand_on(held)
+        self.hand_on(held)
         return self._ended
 
     def pause(self) -> None:
-        """See `messages.Flow`."""
+        """Let the backend wait."""
         self.paused = True
-        if self.carrier is not None:
-            self.carrier.pause()
+        self._source.pause()
 
     def resume(self) -> None:
-        """See `messages.Flow`."""
+        """Let it go on."""
         self.paused = False
-        if self.carrier is not None:
-            self.carrier.resume()
+        self._source.resume()
 
     def close(self) -> None:
-        """See `messages.Flow`."""
-        if self.carrier is not None:
-            self.carrier.abandon(self)
-
-    # ── details ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _begin(self, reply: ReplyReader) -> None:
-        reply.lift_limit()
-        self._ended = Arrival()
-        self._take = None
-        self._held: list[bytes] = []
-        self.paused = False
-        self.outcome.arrive(UpstreamReply(reply.status, reply.headers, b"", self))
-
-    def _hand_on(self, parts: list[bytes]) -> None:
-        if self._take is None:
-            self._held += parts  # for a caller that is a task, whose turn is yet to come
-        elif parts:
-            self._take(parts[0] if len(parts) == 1 else b"".join(parts))
+        """Want no more of it."""
+        self.closed = True
+        self._source.give_up()
