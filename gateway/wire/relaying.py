@@ -56,3 +56,7 @@ class Relaying:
             self._sender.write(_LAST_CHUNK)
         else:
             self._sender.reset_on_close(False)
+
+    def break_off(self) -> float:
+        """Close the connection without that, and return when to look whether it is closed."""
+        return self._sender.break_off(at_once=not self._chunked)

@@ -81,6 +81,12 @@ class Sender:
         self._transport.close()
         return self._loop.time() + _LINGER_SECONDS
 
+    def break_off(self, at_once: bool) -> float:
+        """Close in the middle of a reply; what is written leaves before, if the caller takes it and not `at_once`."""
+        if at_once or self.stuck:
+            self._transport.abort()  # in TLS, this is no proper end, either
+        return self.close()
+
     def reset_on_close(self, wanted: bool) -> None:
         """Have the caller see an error, and no end, where the connection is closed, were it by our sudden death."""
         with suppress(OSError):  # it is gone, and nobody has told us yet

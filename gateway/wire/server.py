@@ -271,10 +271,7 @@ class ServerProtocol(asyncio.Protocol):
         assert relaying is not None
         if broken:
             self._turn = self._work = None
-            if self._sender.stuck:
-                self.abort()
-            else:
-                self.due = self._sender.close()
+            self.due = relaying.break_off()
         else:
             relaying.end()
             self._finish(turn)

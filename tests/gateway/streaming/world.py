@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from socket import socket
+from ssl import SSLContext
 from typing import Any
 
 from msgspec import Struct
@@ -200,9 +201,9 @@ class World(Struct):
     stop: asyncio.Event
     calls: list[Call]
 
-    async def connect(self, number: int | None = None) -> Call:
+    async def connect(self, number: int | None = None, tls: SSLContext | None = None) -> Call:
         """Open a connection to the port, or to another one that leads there."""
-        call = Call(*await asyncio.open_connection("127.0.0.1", number or self.number))
+        call = Call(*await asyncio.open_connection("127.0.0.1", number or self.number, ssl=tls))
         self.calls.append(call)
         return call
 
