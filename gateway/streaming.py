@@ -71,9 +71,11 @@ class Stream:
     def note(self, record: Record, salt: bytes) -> tuple[Record, bytes]:
         """Return the record of the request with what became of its answer, and the part of the response.
 
-        `salt` is used for nothing else.
+        `salt` is used for nothing else. To be called once: what was kept of the body is let go of.
         """
-        response, part = capture_passed(bytes(self._beginning), self._size, self._digest.digest(), self._policy, salt)
+        beginning = bytes(self._beginning)
+        self._beginning.clear()
+        response, part = capture_passed(beginning, self._size, self._digest.digest(), self._policy, salt)
         streamed = replace(
             record,
             status=self._begun.rendered.status,

@@ -16,7 +16,7 @@ Flows = Callable[[int, Headers], bool]
 
 
 class Source(Protocol):
-    """Where a body comes from. Once it has ended, however, none of this does anything."""
+    """Where a body comes from."""
 
     def pause(self) -> None:
         """Read no more of it for now."""
@@ -29,16 +29,16 @@ class Source(Protocol):
 
 
 class Flowing:
-    """Such a body; a `messages.Flow`."""
+    """Such a body; a `messages.Flow`. When it is over it lets go of both sides, which know it, too."""
 
-    __slots__ = ("_ended", "_held", "_source", "_take", "closed", "paused")
+    __slots__ = ("_ended", "_held", "_source", "_take", "paused")
 
     def __init__(self, source: Source) -> None:
-        self._source = source
+        self._source: Source | None = source
         self._ended: Arrival[None] = Arrival()
         self._take: Callable[[bytes], None] | None = None
         self._held: list[bytes] = []
-        self.paused = self.closed = False
+        self.paused = False
 
     # ── what the exchange does ───────────────────────────────────────────────────────────────────────────────────
 
@@ -46,15 +46,17 @@ class Flowing:
         """Hand on what has come, in one piece."""
         if self._take is None:
             self._held += parts  # for whoever waits as a task, whose turn is yet to come
-        elif parts and not self.closed:
+        elif parts:
             self._take(parts[0] if len(parts) == 1 else b"".join(parts))
 
     def end(self) -> None:
         """Tell that all of it has come."""
+        self._let_go()
         self._ended.arrive(None)
 
     def fail(self, error: ServingError) -> None:
         """Tell what broke it off."""
+        self._let_go()
         self._ended.fail(error)
 
     # ── what its taker does: see `messages.Flow` ─────────────────────────────────────────────────────────────────
@@ -62,22 +64,30 @@ class Flowing:
     def start(self, take: Callable[[bytes], None]) -> Arrival[None]:
         """Have every piece given to `take`, and return what tells of the end."""
         self._take = take
-        held = self._held[:]
-        self._held.clear()
+        held, self._held = self._held, []
         self.hand_on(held)
+        if self._source is None:
+            self._take = None
         return self._ended
 
     def pause(self) -> None:
         """Let the backend wait."""
         self.paused = True
-        self._source.pause()
+        if self._source is not None:
+            self._source.pause()
 
     def resume(self) -> None:
         """Let it go on."""
         self.paused = False
-        self._source.resume()
+        if self._source is not None:
+            self._source.resume()
 
     def close(self) -> None:
         """Want no more of it."""
-        self.closed = True
-        self._source.give_up()
+        source = self._source
+        self._let_go()
+        if source is not None:
+            source.give_up()
+
+    def _let_go(self) -> None:
+        self._source = self._take = None

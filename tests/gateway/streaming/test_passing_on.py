@@ -1,6 +1,7 @@
 """Server-sent events pass through piece by piece: nothing waits for what comes after it, and everything is counted."""
 
 import asyncio
+import gc
 import socket
 import struct
 from hashlib import sha256
@@ -8,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from gateway.flight import Flight
 from gateway.metrics import Slot
+from gateway.streaming import Stream
+from gateway.wire.flowing import Flowing
+from gateway.wire.relaying import Relaying
 from tests.conftest import until
 from tests.gateway.streaming.world import BODY, CHUNKED, EVENTS, INFER, UNTIL_CLOSE, World, on_world
 from tests.gateway.wire.open_port import get
@@ -283,6 +288,32 @@ def test_a_version_with_as_many_streams_as_its_limit_gets_no_more(tmp_path: Path
         assert await call.rest() == b""
         await world.record(1)
         await world.begun()
+
+    on_world(tmp_path, check)
+
+
+@pytest.mark.parametrize("end", ["complete", "hung up"])
+def test_what_a_stream_has_kept_is_gone_with_it_and_waits_for_no_collection(tmp_path: Path, end: str) -> None:
+    async def check(world: World) -> None:
+        gc.collect()
+        gc.disable()
+        try:
+            for number in range(3):
+                call, answering = await world.begun()
+                answering.send(b"data: 1\n\n")
+                await call.piece()
+                if end == "complete":
+                    answering.end()
+                    assert await call.piece() == b""
+                else:
+                    call.hang_up()
+                await world.record(number)
+            await until(lambda: end == "complete" or not world.port.connections)
+            await asyncio.sleep(0)
+            left = [one for one in gc.get_objects() if isinstance(one, Stream | Flowing | Relaying | Flight)]
+            assert left == []
+        finally:
+            gc.enable()
 
     on_world(tmp_path, check)
 
