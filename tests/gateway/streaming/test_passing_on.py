@@ -7,11 +7,13 @@ import struct
 from hashlib import sha256
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from gateway.flight import Flight
 from gateway.metrics import Slot
 from gateway.streaming import Stream
+from gateway.wire.asgi import AsgiFace
 from gateway.wire.flowing import Flowing
 from gateway.wire.relaying import Relaying
 from tests.conftest import until
@@ -314,6 +316,24 @@ def test_what_a_stream_has_kept_is_gone_with_it_and_waits_for_no_collection(tmp_
             assert left == []
         finally:
             gc.enable()
+
+    on_world(tmp_path, check)
+
+
+def test_through_another_server_by_asgi_a_stream_comes_whole(tmp_path: Path) -> None:
+    async def check(world: World) -> None:
+        transport = httpx2.ASGITransport(app=AsgiFace(world.port.face.handle, 2**20))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+            asking = asyncio.create_task(client.post(INFER, content=BODY))
+            answering = await world.backends["1"].next()
+            answering.begin()
+            for number in range(3):
+                answering.send(b"data: %d\n\n" % number)
+            answering.end()
+            answer = await asking
+        assert (answer.content, answer.headers["content-length"]) == (b"data: 0\n\ndata: 1\n\ndata: 2\n\n", "27")
+        assert (await world.record()).streamed is None
+        assert world.response().body == answer.content
 
     on_world(tmp_path, check)
 
