@@ -62,6 +62,8 @@ def test_a_record_is_read_as_it_was_written_when_every_field_is_filled() -> None
         comment="asked for",
         details={"count": 3, "record_ids": ["r-1"], "of": {"unit": None, "share": 0.5}},
         braked=("2", "3"),
+        streamed="broken_off",
+        head_us=6,
     )
     assert all(getattr(record, name) != default for name, default in _defaults().items())
     assert decode_record(encode_record(record)) == record
