@@ -1,5 +1,7 @@
 """THE path of a request: one snapshot → resolve → execute → record → reply → shadow.
 
+A streamed answer is on its way to the caller while it executes; what is left for the reply is then its end.
+
 Belongs here: the order of those steps, once, for every wire protocol. Never here: SQL, Redis, names of protocols,
 building HTTP, choosing a version in any way but `routing.resolve`, or what is asked besides (`inquiries`).
 """

@@ -19,7 +19,9 @@ ROOT = Path(__file__).parents[1]
 TESTS = (
     "tests/gateway/wire/test_any_bytes.py",
     "tests/gateway/wire/test_client_any_bytes.py",
+    "tests/gateway/wire/test_client_flowing.py",
     "tests/gateway/wire/test_reply.py",
+    "tests/gateway/streaming/test_any_stream.py",
     "tests/gateway/protocols/test_oip_v2_round_trip.py",
     "tests/gateway/protocols/test_oip_v2_bulk.py",
     "tests/e2e/test_any_body.py",
