@@ -54,17 +54,23 @@ class Talk:
 
 
 @contextmanager
-def talking(gateway: RunningGateway, talk: Talk) -> Iterator[Talk]:
-    """Route `talk` to a backend that does what `talk` says."""
+def talking(gateway: RunningGateway, talk: Talk, model: str = "talk") -> Iterator[Talk]:
+    """Route a model to a backend that does what `talk` says."""
     with backends.backend(talk) as backend:
-        register(gateway, manifest("talk", "1", {"http": {"urls": [backend.url]}}))
-        put_route(gateway, {"model": "talk", "split": {"1": 10_000}})
+        register(gateway, manifest(model, "1", {"http": {"urls": [backend.url]}}))
+        put_route(gateway, {"model": model, "split": {"1": 10_000}})
         yield talk
 
 
-def test_a_client_reads_events_line_by_line_and_the_record_has_all_of_them(start_gateway: Start) -> None:
-    gateway = start_gateway("gateway", "--workers", "2")
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
+    """One gateway for the tests that do it no harm."""
+    running = RunningGateway(tmp_path_factory.mktemp("shared"), "--workers", "2")
+    yield running
+    running.close()
 
+
+def test_a_client_reads_events_line_by_line_and_the_record_has_all_of_them(gateway: RunningGateway) -> None:
     async def read(talk: Talk) -> tuple[list[str], str]:
         lines: list[str] = []
         async with (
@@ -96,14 +102,13 @@ def test_a_client_reads_events_line_by_line_and_the_record_has_all_of_them(start
     gateway.cli("audit", "recompute")
 
 
-def test_a_stream_that_its_backend_breaks_off_is_an_error_for_the_client(start_gateway: Start) -> None:
-    gateway = start_gateway("gateway", "--workers", "1")
-    with talking(gateway, Talk(stop_after=2)) as talk:
+def test_a_stream_that_its_backend_breaks_off_is_an_error_for_the_client(gateway: RunningGateway) -> None:
+    with talking(gateway, Talk(stop_after=2), "broken") as talk:
         for _ in range(2):
             talk.step()
         with (
             pytest.raises(httpx2.RemoteProtocolError),
-            gateway.http.stream("POST", f"{gateway.data_url}{INFER}", content=BODY) as answer,
+            gateway.http.stream("POST", f"{gateway.data_url}/v2/models/broken/infer", content=BODY) as answer,
         ):
             answer.read()
     (record,) = gateway.audit(answer.headers["x-record-id"])
@@ -116,7 +121,7 @@ def test_a_stream_that_its_backend_breaks_off_is_an_error_for_the_client(start_g
     assert [line["status"] for line in gateway.log("failed")] == [record["status"]] == [200]
     assert "broken off after 18 bytes" in gateway.cli("audit", "show", record["record_id"])
     metrics = gateway.metrics()
-    assert metrics['pointsman_errors_total{code="backend_unreachable",model="talk",version="1"}'] == 1
+    assert metrics['pointsman_errors_total{code="backend_unreachable",model="broken",version="1"}'] == 1
     gateway.cli("audit", "recompute")
 
 
