@@ -245,6 +245,9 @@ def test_a_caller_too_slow_for_its_deadline_is_not_the_fault_of_the_version(tmp_
         record = await world.record()
         assert (record.outcome, record.error_code, record.streamed) == ("refused", "client_closed", "broken_off")
         assert "so slowly" in (record.error or "")
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not world.port.connections  # what it has not taken by then is not waited for
         assert world.board[Slot.VERSIONS_BRAKED] == 0
         await call.head()
         await call.pieces_until_cut()
