@@ -17,6 +17,7 @@ from msgspec import Struct
 from loadtests.bench.scene import Scene
 
 logging.getLogger("locust.runners").setLevel(logging.ERROR)  # it warns of callers who come all at once, as wanted here
+_MAKING_S = 0.002  # for one caller
 _LAST_SECONDS = 30.0  # what requests in flight have to end when the others have
 
 
@@ -44,10 +45,13 @@ class Caller(FastHttpUser):  # type: ignore[misc] # locust is not installed wher
     max_retries = 0
     seen: list[Seen]
     sent = 0
+    begins = 0.0
 
     def on_start(self) -> None:
-        """Begin at a random moment of the interval, so that callers do not march in step."""
-        self._due = time.monotonic() + random.random() / self.rate
+        """Begin at a random moment of the first interval, so that callers do not march in step."""
+        now = time.monotonic()
+        self._due = max(now, self.begins) + random.random() / self.rate
+        gevent.sleep(self._due - now)
 
     def wait_time(self) -> float:
         """Return the seconds until the next request is due; one that is late is sent at once, none is sent twice."""
@@ -95,15 +99,18 @@ def play(
 ) -> list[Seen]:
     """Have `callers` call at `rate` a second in all while `during` runs, and return what they saw, in order of sending.
 
-    Callers are spread over `kinds` evenly.
+    Callers are spread over `kinds` evenly. They begin once all of them are there: making a thousand holds locust up
+    for half a second, and what it would time then is itself.
     """
     seen: list[Seen] = []
-    each = rate / callers
-    classes = [type(kind.__name__, (kind,), {"seen": seen, "rate": each, "abstract": False}) for kind in kinds]
+    making_s = callers * _MAKING_S
+    how = {"seen": seen, "rate": rate / callers, "begins": time.monotonic() + making_s, "abstract": False}
+    classes = [type(kind.__name__, (kind,), how) for kind in kinds]
     environment = Environment(user_classes=classes, host=url, stop_timeout=_LAST_SECONDS)
     runner = environment.create_local_runner()
     try:
         runner.start(callers, spawn_rate=callers)
+        gevent.sleep(making_s)
         during()
     finally:
         runner.quit()
