@@ -69,7 +69,7 @@ async def run_worker(settings: Settings, index: int, listening: Listening) -> in
         stack.push_async_callback(tasks.cancel)
         trips = trips_path(settings.data_dir / "run", f"worker-{index}")
         write_trips(trips, ())  # those of the process before ended with it
-        guards = Guards(board, settings.overload, partial(write_trips, trips))
+        guards = Guards(board, settings.overload, partial(write_trips, trips), standings.limit)
         shadows = Shadows(settings.shadow, sink, board, guards.overload)
         origin = Origin(settings.gateway, name, settings.audit.record_headers)
         lines = logs.RequestLines(settings.log_level, gateway=settings.gateway, worker=name)
