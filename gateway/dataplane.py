@@ -1,7 +1,7 @@
 """THE path of a request: one snapshot → resolve → execute → record → reply → shadow.
 
 Belongs here: the order of those steps, once, for every wire protocol. Never here: SQL, Redis, names of protocols,
-building HTTP, or choosing a version in any way but `routing.resolve`.
+building HTTP, choosing a version in any way but `routing.resolve`, or what is asked besides (`inquiries`).
 """
 
 import asyncio
@@ -14,18 +14,16 @@ from gateway.errors import (
     ClientClosed,
     GatewayError,
     InternalError,
-    NotReady,
     Overloaded,
     Stopping,
-    UnknownModel,
-    UnknownVersion,
     VersionNotAllowed,
 )
 from gateway.flight import Flight, Origin, begin
 from gateway.guards import Guards
 from gateway.identity import request_id_of
+from gateway.inquiries import cut, no_such_model, no_such_version
 from gateway.logs import RequestLines, logger
-from gateway.messages import HUNG_UP, Answer, Headers, InferRequest, Readiness, Rendered, Work
+from gateway.messages import HUNG_UP, Answer, Headers, InferRequest, Rendered, Work
 from gateway.metrics import Board, Slot
 from gateway.ports import InferProtocol, RecordSink
 from gateway.record import Record
@@ -33,13 +31,11 @@ from gateway.retrying import Retries
 from gateway.shadow import Shadows
 from gateway.snapshot import PreparedVersion, RouteEntry, Rules, Snapshot
 from gateway.timeouts import deadline_of
-from routing import Decision, VersionDenied, named_versions, resolve
-
-_LONGEST_NAME = 128
+from routing import Decision, VersionDenied, resolve
 
 
 class DataPlane:
-    """Serves the requests of one worker. `stopping` is set once, when the worker begins to drain."""
+    """Serves the requests of one worker."""
 
     def __init__(  # noqa: PLR0917 - the composition root names every part it connects
         self,
@@ -59,7 +55,6 @@ class DataPlane:
         self._origin = origin
         self._lines = lines
         self._guards = guards if guards is not None else Guards(board)
-        self.stopping = False
 
     async def infer(self, request: InferRequest, protocol: InferProtocol) -> Answer:
         """Serve one request and record it. Never raises, but for cancellation: errors are in the answer."""
@@ -97,10 +92,8 @@ class DataPlane:
         flight.entry = entry = snapshot.routes.get(request.model) if snapshot is not None else None
         if request.refused is not None:
             raise request.refused
-        if snapshot is None:
-            raise NotReady("no routing rules are loaded yet; try again shortly")
-        if entry is None:
-            raise UnknownModel(f"no model named {_cut(request.model)}; GET the admin API's /admin/v1/models for a list")
+        if snapshot is None or entry is None:
+            raise no_such_model(request.model, snapshot)
         flight.decision = self._decide(flight, entry, snapshot)
         protocol.check(request.headers)
         flight.oip_id = protocol.peek(request.body)
@@ -114,10 +107,10 @@ class DataPlane:
         except VersionDenied as denied:
             raise VersionNotAllowed(
                 f"the route of model {entry.route.model} does not let callers name a version "
-                f"(asked for {_cut(str(denied))}); leave /versions/… out of the path"
+                f"(asked for {cut(str(denied))}); leave /versions/… out of the path"
             ) from None
         if (entry.route.model, decision.version) not in snapshot.versions:
-            raise _no_such_version(entry, decision.version, snapshot)
+            raise no_such_version(entry, decision.version, snapshot)
         flight.route_us = (monotonic_ns() - started) // 1000
         return decision
 
@@ -215,7 +208,7 @@ class DataPlane:
         fields = {
             "request_id": record.request_id,
             "record_id": record.record_id,
-            "model": record.model if record.known_model else _cut(record.model),
+            "model": record.model if record.known_model else cut(record.model),
             "version": record.served,
             "reason": record.reason,
             "revision": record.revision,
@@ -226,70 +219,9 @@ class DataPlane:
             fields["error_code"] = flight.error_code
         self._lines.write(flight.outcome == "failed", flight.outcome, fields)
 
-    # ── what the faces ask besides inference ─────────────────────────────────────────────────────────────────────
-
-    def live(self) -> bool:
-        """Tell whether the worker runs at all."""
-        return True
-
-    def ready(self) -> bool:
-        """Tell whether requests should be sent here: rules are in force and followed, records kept, no drain begun."""
-        rules = self._rules
-        if self.stopping or rules.snapshot is None or rules.behind:
-            return False
-        try:
-            self._sink.check()
-        except AuditUnavailable:
-            return False
-        return True
-
     def look(self) -> None:
         """Let go of what is known of rules that are no longer in force. To be called every moment."""
         self._guards.brakes.look(self._rules.snapshot)
-
-    async def model_ready(self, model: str, version: str | None) -> Readiness:
-        """Tell whether a version (or without one: every version that the split can choose) can serve now.
-
-        Raises:
-            UnknownModel, UnknownVersion, NotReady
-        """
-        entry, snapshot = self._find(model)
-        if version is not None:
-            return await self._readiness(entry, version, snapshot)
-        chosen = [name for name, weight in entry.route.split.items() if weight > 0]
-        found = await asyncio.gather(*(self._readiness(entry, name, snapshot) for name in chosen))
-        lacking = next((readiness for readiness in found if not readiness.ready), None)
-        return lacking if lacking is not None else found[0]
-
-    async def describe(self, model: str, version: str | None) -> tuple[tuple[str, ...], Readiness]:
-        """Return the versions that the route names, and the readiness (with signature) of one version.
-
-        Without `version`, the one with the largest share speaks for the model.
-
-        Raises:
-            UnknownModel, UnknownVersion, NotReady
-        """
-        entry, snapshot = self._find(model)
-        stable = max(entry.route.split.items(), key=lambda item: item[1])[0]
-        names = _named(entry, snapshot)
-        return names, await self._readiness(entry, version if version is not None else stable, snapshot)
-
-    def _find(self, model: str) -> tuple[RouteEntry, Snapshot]:
-        snapshot = self._rules.snapshot
-        if snapshot is None:
-            raise NotReady("no routing rules are loaded yet; try again shortly")
-        entry = snapshot.routes.get(model)
-        if entry is None:
-            raise UnknownModel(f"no model named {_cut(model)}")
-        return entry, snapshot
-
-    async def _readiness(self, entry: RouteEntry, version: str, snapshot: Snapshot) -> Readiness:
-        prepared = snapshot.versions.get((entry.route.model, version))
-        if prepared is None:
-            raise _no_such_version(entry, version, snapshot)
-        if prepared.problem is not None:
-            return Readiness(False, prepared.problem.message)
-        return await prepared.executor.ready()
 
 
 def _shed(request: InferRequest, protocol: InferProtocol) -> Answer:
@@ -330,23 +262,6 @@ def _fallbacks(decision: Decision, entry: RouteEntry, snapshot: Snapshot) -> Ite
             yield name, prepared
 
 
-def _no_such_version(entry: RouteEntry, version: str, snapshot: Snapshot) -> UnknownVersion:
-    model = entry.route.model
-    if (model, version) in snapshot.registered:
-        return UnknownVersion(
-            f"version {version} of model {model} is registered, but its route does not name it, so it is not loaded; "
-            "name it in the route (a share of 0 will do)"
-        )
-    named = ", ".join(_named(entry, snapshot))
-    return UnknownVersion(f"model {model} has no version {_cut(version)}; its route names {named}")
-
-
-def _named(entry: RouteEntry, snapshot: Snapshot) -> tuple[str, ...]:
-    """Return the versions that the route names and that are there, in order."""
-    model = entry.route.model
-    return tuple(sorted(name for name in named_versions(entry.route) if (model, name) in snapshot.versions))
-
-
 def _forward_headers(flight: Flight) -> Headers:
     trace = flight.request.headers.get("traceparent")
     names = ("x-request-id", flight.request_id)
@@ -371,8 +286,3 @@ def _answer(flight: Flight, record: Record, rendered: Rendered) -> Answer:
         record.total_us,
         flight.error,
     )
-
-
-def _cut(name: str) -> str:
-    """Return a caller's text fit for a message or a line: never longer than a legal name."""
-    return name if len(name) <= _LONGEST_NAME else name[:_LONGEST_NAME] + "…"

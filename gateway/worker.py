@@ -18,6 +18,7 @@ from gateway.control_records import loss_record
 from gateway.dataplane import DataPlane
 from gateway.flight import Origin
 from gateway.guards import Guards
+from gateway.inquiries import Inquiries
 from gateway.journal import Journal
 from gateway.journal.space import Space
 from gateway.metrics import Board, Slot, board_path
@@ -75,14 +76,15 @@ async def run_worker(settings: Settings, index: int, listening: Listening) -> in
         lines = logs.RequestLines(settings.log_level, gateway=settings.gateway, worker=name)
         stack.callback(lines.flush)
         plane = DataPlane(rules, sink, shadows, board, origin, lines, guards)
+        inquiries = Inquiries(rules, sink)
         stop = asyncio.Event()
-        begin_drain = _drain(plane, board, stop, settings.shutdown.notice_seconds)
+        begin_drain = _drain(inquiries, board, stop, settings.shutdown.notice_seconds)
         on_sigterm(begin_drain)
         tasks.start("rules", _follow(rules))
-        tasks.start("readiness", _show_readiness(plane, sink, board, begin_drain))
+        tasks.start("readiness", _show_readiness(inquiries, plane, sink, board, begin_drain))
         guards.overload.start()
         stack.callback(guards.overload.stop)
-        face = OipV2Face(plane)
+        face = OipV2Face(plane, inquiries)
         port = Port(face, AsgiFace(face.handle, settings.limits.max_body_bytes), settings.limits, board)
         may_accept = _may_accept(board, siblings)
         await serve_data_until(
@@ -136,20 +138,22 @@ def _may_accept(board: Board, siblings: Siblings) -> Callable[[], bool]:
     return may
 
 
-def _drain(plane: DataPlane, board: Board, stop: asyncio.Event, notice_seconds: float) -> Callable[[], None]:
+def _drain(inquiries: Inquiries, board: Board, stop: asyncio.Event, notice_seconds: float) -> Callable[[], None]:
     def begin() -> None:
         """Go not ready at once, and close the port when load balancers have had time to see it."""
-        plane.stopping = True
+        inquiries.stopping = True
         board[Slot.READY] = 0
         asyncio.get_running_loop().call_later(notice_seconds, stop.set)
 
     return begin
 
 
-async def _show_readiness(plane: DataPlane, sink: Sink, board: Board, begin_drain: Callable[[], None]) -> None:
-    """Keep the board's READY slot true to the data plane; a worker whose journal failed makes way for a new one."""
-    while not plane.stopping:
-        board[Slot.READY] = int(plane.ready())
+async def _show_readiness(
+    inquiries: Inquiries, plane: DataPlane, sink: Sink, board: Board, begin_drain: Callable[[], None]
+) -> None:
+    """Keep the board's READY slot true; a worker whose journal failed makes way for a new one."""
+    while not inquiries.stopping:
+        board[Slot.READY] = int(inquiries.ready())
         board[Slot.LOOKED_NS] = monotonic_ns()
         plane.look()
         if sink.failed:

@@ -29,6 +29,7 @@ from gateway.errors import (
     UnsupportedEncoding,
     VersionNotReady,
 )
+from gateway.inquiries import Inquiries
 from gateway.messages import Answer, Headers, InferRequest, Readiness, Rendered, Tensors, WireReply, WireRequest
 from gateway.protocols.oip_v2_bodies import RequestedOutput, read_body, read_identity
 from gateway.protocols.oip_v2_kinds import shown
@@ -157,10 +158,11 @@ def _requested(outputs: Sequence[RequestedOutput], signature: Signature) -> tupl
 
 
 class OipV2Face:
-    """Answers every request of the data port: inference through the data plane, the rest from what it says."""
+    """Answers every request of the data port: inference through the data plane, the rest by inquiries."""
 
-    def __init__(self, dataplane: DataPlane) -> None:
+    def __init__(self, dataplane: DataPlane, inquiries: Inquiries) -> None:
         self._dataplane = dataplane
+        self._inquiries = inquiries
         self._protocol = OipV2()
 
     async def handle(self, request: WireRequest) -> WireReply:
@@ -207,15 +209,15 @@ class OipV2Face:
     async def _answer(self, target: Target) -> WireReply:
         match target.endpoint:
             case "live":
-                live = self._dataplane.live()
+                live = self._inquiries.live()
                 return _json({"live": live}, 200 if live else 503)
             case "ready":
-                ready = self._dataplane.ready()
+                ready = self._inquiries.ready()
                 return _json({"ready": ready}, 200 if ready else 503)
             case "model":
-                return _json(_metadata(target, *await self._dataplane.describe(target.model, target.version)))
+                return _json(_metadata(target, *await self._inquiries.describe(target.model, target.version)))
             case "model_ready":
-                readiness = await self._dataplane.model_ready(target.model, target.version)
+                readiness = await self._inquiries.model_ready(target.model, target.version)
                 return _json(_readiness(target, readiness), 200 if readiness.ready else 503)
             case _:
                 return _json({"name": "pointsman", "version": __version__, "extensions": []})

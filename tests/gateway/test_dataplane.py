@@ -25,6 +25,7 @@ from gateway.executors.onnx import OnnxExecutor
 from gateway.flight import Origin
 from gateway.gauges import BoardFolder
 from gateway.guards import Guards
+from gateway.inquiries import Inquiries
 from gateway.logs import RequestLines
 from gateway.messages import Answer, InferRequest, Result, Work
 from gateway.metrics import Board, Slot
@@ -309,13 +310,13 @@ def test_what_the_wire_refused_is_recorded_with_the_size_it_announced(run: Calla
 
 
 def test_no_answer_leaves_without_its_record(run: Callable[..., None]) -> None:
-    async def test(made: Serving, _: Rules) -> None:
+    async def test(made: Serving, rules: Rules) -> None:
         made.kept.broken = True
         answer = await made.infer()
         assert answer.rendered.status == 503
         assert b"outputs" not in answer.rendered.body
         assert answer.launch_shadows is None
-        assert not made.plane.ready()
+        assert not Inquiries(rules, made.kept).ready()
         assert made.board[Slot.REFUSED_UNRECORDED] == 1
 
     run(test, {**ROUTE, "shadows": [{"version": "3", "sample": 10_000}]})
@@ -324,17 +325,17 @@ def test_no_answer_leaves_without_its_record(run: Callable[..., None]) -> None:
 def test_nothing_is_begun_while_no_record_can_be_kept_and_it_goes_on_when_there_is_room(
     run: Callable[..., None],
 ) -> None:
-    async def test(made: Serving, _: Rules) -> None:
+    async def test(made: Serving, rules: Rules) -> None:
         made.kept.full = True
         answer = await made.infer()
         assert (answer.rendered.status, answer.error.code if answer.error else "") == (503, "audit_unavailable")
         assert answer.launch_shadows is None
         assert made.kept.records == []
-        assert not made.plane.ready()
+        assert not Inquiries(rules, made.kept).ready()
         assert made.board[Slot.REFUSED_UNRECORDED] == 1
         made.kept.full = False
         assert (await made.infer()).rendered.status == 200
-        assert made.plane.ready()
+        assert Inquiries(rules, made.kept).ready()
 
     run(test, {**ROUTE, "shadows": [{"version": "3", "sample": 10_000}]})
 

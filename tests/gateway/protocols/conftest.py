@@ -19,6 +19,7 @@ from gateway.errors import RulesUnavailable
 from gateway.examples import digits_folder
 from gateway.executors.onnx import OnnxExecutor
 from gateway.flight import Origin
+from gateway.inquiries import Inquiries
 from gateway.logs import RequestLines
 from gateway.metrics import Board
 from gateway.ports import Acknowledgement, Head, Kind, Revision, RulesState, StoredDocument
@@ -141,7 +142,7 @@ def open_face(tmp_path: Path) -> OpenFace:
         shadows = Shadows(ShadowSettings(), records, board)
         plane = DataPlane(in_force, records, shadows, board, Origin("g", "w-0"), RequestLines("info"))
         try:
-            yield OipV2Face(plane), records
+            yield OipV2Face(plane, Inquiries(in_force, records)), records
         finally:
             await shadows.drain(5.0)
             await in_force.close()
