@@ -23,6 +23,7 @@ from gateway.journal import Journal
 from gateway.journal.space import Space
 from gateway.metrics import Board, Slot, board_path
 from gateway.profiling import permit_profiling
+from gateway.promptness import ask_for_short_slices
 from gateway.protocols.oip_v2 import OipV2Face
 from gateway.shadow import Shadows
 from gateway.siblings import Siblings
@@ -49,6 +50,7 @@ async def run_worker(settings: Settings, index: int, listening: Listening) -> in
     logs.configure(settings.log_level, gateway=settings.gateway, worker=name)
     if settings.profile:
         permit_profiling()
+    ask_for_short_slices()
     tasks = Tasks()
     async with AsyncExitStack() as stack:
         board = Board(board_path(settings.data_dir / "run", index))
