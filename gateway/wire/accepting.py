@@ -61,6 +61,7 @@ class Accepting:
         for descriptor in self._siblings:
             self._poll.register(descriptor, select.POLLIN)
         self._waiting: set[int] = set()
+        self._helped: set[int] = set()
         self._open = False
         self._rests_until = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -74,7 +75,6 @@ class Accepting:
         """Accept no more, and let go of the sockets."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = None
         self._turn(False)
         self._listening.close()
 
@@ -89,8 +89,9 @@ class Accepting:
         may = self._may() and self._loop.time() >= self._rests_until
         self._turn(may)
         waiting = {descriptor for descriptor, _ in self._poll.poll(0)} if may and self._has_room() else set()
-        for descriptor in waiting & self._waiting:
-            self._help(self._siblings[descriptor])
+        for descriptor in (waiting & self._waiting) - self._helped:
+            self._helped.add(descriptor)
+            self._help(descriptor)
         self._waiting = waiting
 
     def _turn(self, to_open: bool) -> None:
@@ -103,10 +104,12 @@ class Accepting:
         else:
             self._loop.remove_reader(own)
 
-    def _help(self, sibling: socket.socket) -> None:
-        """Take all that waits there, with turns of the loop between."""
-        if self._timer is not None and self._has_room() and self._accept(sibling):
-            self._loop.call_soon(self._help, sibling)
+    def _help(self, descriptor: int) -> None:
+        """Take all that waits at a sibling's socket, with turns of the loop between."""
+        if self._open and self._has_room() and self._accept(self._siblings[descriptor]):
+            self._loop.call_soon(self._help, descriptor)
+        else:
+            self._helped.discard(descriptor)
 
     def _accept(self, listening: socket.socket) -> bool:
         """Accept what waits; tell whether there was as much as may be in one turn."""
