@@ -15,16 +15,23 @@ from gateway import logs
 from gateway.config import read_settings
 from gateway.control import run_control
 from gateway.errors import GatewayError, KeyUnusable, SettingsError
+from gateway.wire.listening import Listening
 from gateway.worker import run_worker
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one process of a gateway: `worker|control INDEX LISTENING-FD SETTINGS-FD`, as the supervisor starts it."""
-    role, index, listening_fd, settings_fd = arguments
+    """Run one process of a gateway: `worker|control INDEX LISTENING-FDS SETTINGS-FD`, as the supervisor starts it.
+
+    Of several descriptors, with commas between, the first is the process's own, the others are its siblings'.
+    """
+    role, index, listening_fds, settings_fd = arguments
     with os.fdopen(int(settings_fd), "rb") as pipe:
         settings = read_settings(pipe.read())
-    listening = socket.socket(fileno=int(listening_fd))
-    run = run_worker(settings, int(index), listening) if role == "worker" else run_control(settings, listening)
+    own, *siblings = (socket.socket(fileno=int(descriptor)) for descriptor in listening_fds.split(","))
+    if role == "worker":
+        run = run_worker(settings, int(index), Listening(own, tuple(siblings)))
+    else:
+        run = run_control(settings, own)
     try:
         return uvloop.run(run)
     except (SettingsError, KeyUnusable) as error:

@@ -16,6 +16,7 @@ concurrency filter (minRTT); growth by steps, Netflix concurrency-limits' Gradie
 Belongs here: one limit and its arithmetic. Never here: clocks, timers, or what a refused request is told.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Final
 
 UNLIMITED: Final = 1 << 62
@@ -185,25 +186,37 @@ class Limit:
             self.most += max(1, self.most // (2 if self._fastest_us <= self._allowed_us() // 2 else 20))
 
 
+Name = tuple[str, str]
+"""A model and a version."""
+
+
 class Limits:
-    """The limits of the versions that were asked for lately."""
+    """The limits of the versions that were asked for lately. `tell` is told those in force whenever they change."""
 
-    def __init__(self) -> None:
-        self._watched: list[Limit] = []
+    def __init__(self, tell: Callable[[Mapping[Name, int]], None] = lambda _: None) -> None:
+        self._tell = tell
+        self._watched: list[tuple[Name, Limit]] = []
+        self._told: Mapping[Name, int] = {}
 
-    def watch(self, limit: Limit) -> None:
-        """Have a limit looked at, until it is idle."""
+    def watch(self, name: Name, limit: Limit) -> None:
+        """Have the limit of a version looked at, until it is idle."""
         limit.watched = True
-        self._watched.append(limit)
+        self._watched.append((name, limit))
 
     def look(self, passed_us: int) -> int:
-        """Look at every limit and return how many are in force."""
-        kept: list[Limit] = []
-        for limit in self._watched:
+        """Look at every limit and return how many versions have one in force."""
+        kept: list[tuple[Name, Limit]] = []
+        in_force: dict[Name, int] = {}
+        for name, limit in self._watched:
             limit.look(passed_us)
             if limit.idle:
                 limit.watched = False
-            else:
-                kept.append(limit)
+                continue
+            kept.append((name, limit))
+            if limit.most != UNLIMITED:
+                in_force[name] = limit.most
         self._watched = kept
-        return sum(limit.most != UNLIMITED for limit in kept)
+        if in_force != self._told:
+            self._told = in_force
+            self._tell(in_force)
+        return len(in_force)

@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 
 from gateway.metrics import METRICS, Board, Lag, Sealing, Slot
-from gateway.standings import Standing, read_standings
+from gateway.standings import Standing, read_told
 
 # Of a worker that is gone these are 0, so that an alert can stand on them; its other gauges are left out.
 _ZERO_WHEN_GONE = {
@@ -87,7 +87,7 @@ def board_families(boards: Mapping[str, Board]) -> Iterator[Family]:
 
 def standing_families(folder: Path, boards: Mapping[str, Board]) -> Iterator[Family]:
     """Yield how the workers' backends stand; of a worker that is gone, only what counts on."""
-    told = {worker: read_standings(folder / f"{worker}.standings") for worker in boards}
+    told = {worker: read_told(folder / f"{worker}.standings").backends for worker in boards}
     now = {worker: standings for worker, standings in told.items() if is_alive(boards[worker][Slot.PID])}
     yield family("pointsman_backend_ejections_total", _by_version(told, "ejections"))
     yield family("pointsman_backends_ejected", _by_version(now, "ejected"))

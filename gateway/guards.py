@@ -3,7 +3,7 @@
 Belongs here: what each of them is told of a request. Never here: what any of them makes of it.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 from gateway.attempt import Tried
 from gateway.brake import Brakes
@@ -16,7 +16,7 @@ from gateway.overload import Overload
 from gateway.snapshot import RouteEntry, Snapshot
 from gateway.timeouts import TIMEOUT_HEADER
 from gateway.trips import Trip
-from routing import routing_key
+from routing import Route, routing_key
 
 
 class Guards:
@@ -27,8 +27,10 @@ class Guards:
         board: Board,
         settings: OverloadSettings | None = None,
         tell: Callable[[Collection[Trip]], None] = lambda _: None,
+        tell_limits: Callable[[Mapping[tuple[str, str], int]], None] = lambda _: None,
     ) -> None:
-        self.limits = Limits()
+        """`tell` is told the trips that hold, and `tell_limits` the limits in force, whenever they change."""
+        self.limits = Limits(tell_limits)
         self.overload = Overload(board, settings if settings is not None else OverloadSettings(), self.limits)
         self.brakes = Brakes(board, tell)
 
@@ -48,15 +50,15 @@ class Guards:
         if late and TIMEOUT_HEADER in work.headers:
             return  # whose haste that was is not for the version to answer for
         if limited:
-            self._limit(limit, route.slowdown, tried, late=late)
+            self._limit(limit, route, tried, late=late)
         if route.brake is not None:
             self.brakes.note(entry, snapshot, tried)
 
-    def _limit(self, limit: Limit, slowdown: int | None, tried: Tried, *, late: bool) -> None:
+    def _limit(self, limit: Limit, route: Route, tried: Tried, *, late: bool) -> None:
         if tried.outcome == "served":
             limit.served(tried.took_us)
         elif late:
             limit.late()
-        limit.slowdown = slowdown
+        limit.slowdown = route.slowdown
         if not limit.watched:
-            self.limits.watch(limit)
+            self.limits.watch((route.model, tried.attempt.version), limit)

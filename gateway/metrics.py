@@ -25,6 +25,7 @@ class Slot(IntEnum):
     `records.lost` record tells of, REFUSED_UNRECORDED requests that were refused because no record could be kept.
     SHED counts requests that were refused because the worker was overloaded, CONNECTIONS_REFUSED connections beyond
     `limits.max_connections`. LOOP_LAG_US is how long a turn of the event loop took at the last look.
+    LOOKED_NS is when the worker last looked after itself, by the monotonic clock that all processes of a machine share.
     RULES_CHECKED_NS and RULES_SINCE_NS are Unix time in ns: when the store last confirmed the rules in force, and since
     when they are in force; 0 is never.
     """
@@ -44,6 +45,7 @@ class Slot(IntEnum):
     LIMITS_IN_FORCE = 41
     LOOP_LAG_US = 42
     CONNECTIONS = 43
+    LOOKED_NS = 47
     SHADOW_DROPPED_IN_FLIGHT = 16
     SHADOW_DROPPED_BODY_SIZE = 17
     SHADOW_DROPPED_NOT_READY = 18

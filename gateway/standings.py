@@ -1,13 +1,14 @@
-"""How the backends of a worker stand, by version, in a file that the control process reads when it makes figures.
+"""How the versions of a worker stand, in a file that the control process reads for figures and the status.
 
-Belongs here: what is told about backends, and the file it is told in. Never here: judging a backend.
+Belongs here: what is told about versions and their backends, and the file it is told in. Never here: judging them.
 
 The board of a worker has a fixed number of slots, and versions come and go; so this is a file of its own beside it: one
-JSON array, replaced whole. Only versions that ever had a backend in trouble are in it. It is written a moment after the
-trouble, at most ten times a second, and never by a request.
+JSON document, replaced whole. Only versions that ever had a backend in trouble, or have a limit in force, are in it. It
+is written a moment after the trouble, at most ten times a second, and never by a request.
 """
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +32,21 @@ class Standing(Struct):
     ejections: int = 0
 
 
+class Limited(Struct, frozen=True):
+    """A version that gets at most `most` requests at once in one worker, as it would not answer more in time."""
+
+    model: str
+    version: str
+    most: int
+
+
+class Told(Struct):
+    """All that a worker tells."""
+
+    backends: list[Standing] = []
+    limits: list[Limited] = []
+
+
 class Standings:
     """The standings of one worker; kept to itself without a `path`."""
 
@@ -38,14 +54,20 @@ class Standings:
         """Begin with nothing left out, and go on counting where the worker before this one ended."""
         self._path = path
         self._standings: dict[tuple[str, str], Standing] = {}
+        self._limits: list[Limited] = []
         self._write_later: asyncio.TimerHandle | None = None
-        for told in read_standings(path) if path is not None else ():
+        for told in read_told(path).backends if path is not None else ():
             self._standings[told.model, told.version] = Standing(told.model, told.version, ejections=told.ejections)
         self._write()
 
     def of(self, model: str, version: str) -> Standing:
         """Return the standing of a version, for whoever looks after its backends to change."""
         return self._standings.setdefault((model, version), Standing(model, version))
+
+    def limit(self, limits: Mapping[tuple[str, str], int]) -> None:
+        """Take note of the limits in force now, by model and version."""
+        self._limits = [Limited(model, version, most) for (model, version), most in limits.items()]
+        self.changed()
 
     def changed(self) -> None:
         """Take note that a standing has changed."""
@@ -64,7 +86,7 @@ class Standings:
             return
         fresh = self._path.with_suffix(".fresh")
         try:
-            fresh.write_bytes(msgspec.json.encode(list(self._standings.values())))
+            fresh.write_bytes(msgspec.json.encode(Told(list(self._standings.values()), self._limits)))
             fresh.replace(self._path)
         except OSError as error:  # figures are not worth a request
             logger().warning("standings_not_written", why=str(error))
@@ -75,9 +97,9 @@ def standings_path(run_folder: Path, index: int) -> Path:
     return run_folder / f"worker-{index}.standings"
 
 
-def read_standings(path: Path) -> list[Standing]:
-    """Return the standings in a file; none, if there is no such file or it cannot be read."""
+def read_told(path: Path) -> Told:
+    """Return what stands in a file; nothing, if there is no such file or it cannot be read."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=list[Standing])
+        return msgspec.json.decode(path.read_bytes(), type=Told)
     except (OSError, msgspec.DecodeError):
-        return []
+        return Told()

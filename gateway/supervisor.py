@@ -27,6 +27,7 @@ from gateway.logs import logger
 from gateway.metrics import Board, Slot, board_path
 from gateway.stores.embedded_valkey import EmbeddedValkey, lock_data_folder
 from gateway.wire.certificates import server_context
+from gateway.wire.listening import bind, bind_for_each, url_of
 
 _PAUSES = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)  # seconds before the n-th restart in a row
 _STEADY_SECONDS = 30.0  # a child that lived so long starts again without a pause
@@ -37,7 +38,9 @@ class Child:
     """One process that is to run until the gateway stops."""
 
     def __init__(self, name: str, argv: Callable[[], tuple[Sequence[str], Sequence[int]]]) -> None:
-        """`argv` gives the command and the descriptors it inherits; it is called for every start."""
+        """`argv` gives the command and the descriptors it inherits, the last of which is this start's own; it is
+        called for every start.
+        """
         self.name = name
         self._argv = argv
         self._running: subprocess.Popen[bytes] | None = None
@@ -64,7 +67,7 @@ class Child:
                 preexec_fn=lambda: end_with(parent),  # noqa: PLW1509 - runs prctl and nothing else
             )
         finally:
-            for descriptor in descriptors[1:]:  # the first is the shared socket, the others are this start's own
+            for descriptor in descriptors[-1:]:
                 os.close(descriptor)
         self._started = time.monotonic()
         descriptor = os.pidfd_open(self._running.pid)
@@ -119,7 +122,7 @@ class Supervisor:
             server_context(self._settings.tls)  # each worker makes its own, but what is wrong is best said before
         self._run_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = lock_data_folder(self._settings.data_dir)
-        data = bind(self._settings.host, self._settings.port, "port")
+        data = bind_for_each(self._settings.workers, self._settings.host, self._settings.port, "port")
         admin = bind(self._settings.admin_host, self._settings.admin_port, "admin_port")
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -128,7 +131,7 @@ class Supervisor:
         try:
             return await self._run(data, admin)
         finally:
-            data.close()
+            _close(data)
             admin.close()
             lock.close()
 
@@ -138,7 +141,7 @@ class Supervisor:
             self._hurry.set()
         self._stop.set()
 
-    async def _run(self, data: socket.socket, admin: socket.socket) -> int:
+    async def _run(self, data: Sequence[socket.socket], admin: socket.socket) -> int:
         settings = self._settings
         valkey: Child | None = None
         if settings.redis_url is None:
@@ -146,13 +149,13 @@ class Supervisor:
             settings = settings.model_copy(update={"redis_url": embedded.secret_url})
             valkey = Child("valkey", lambda: (embedded.argv, ()))
         payload = dump_settings(settings)
-        control = Child("control", lambda: _role("control", 0, admin, payload))
+        control = Child("control", lambda: _role("control", 0, [admin], payload))
         workers = [
-            Child(f"worker-{index}", lambda index=index: _role("worker", index, data, payload))  # type: ignore[misc]
+            Child(f"worker-{index}", lambda index=index: _role("worker", index, _own_first(data, index), payload))  # type: ignore[misc]
             for index in range(settings.workers)
         ]
         clear_boards(self._run_folder)
-        urls = (url_of(data, "http" if settings.tls.cert is None else "https"), url_of(admin))
+        urls = (url_of(data[0], "http" if settings.tls.cert is None else "https"), url_of(admin))
         (self._run_folder / "endpoints.json").write_text(
             json.dumps({"pid": os.getpid(), "data_url": urls[0], "admin_url": urls[1]}), encoding="utf-8"
         )
@@ -164,6 +167,7 @@ class Supervisor:
         for keeper in keepers:
             keeper.cancel()
         await asyncio.gather(announcing, *keepers, return_exceptions=True)
+        _close(data)  # so that callers are refused as soon as the last worker accepts no more
         await self._end(workers, control, valkey)
         logger().info("stopped")
         return 1 if self._fatal else 0
@@ -211,43 +215,25 @@ class Supervisor:
         await asyncio.gather(*(child.stop(0.0) for child in children))
 
 
-def _role(role: str, index: int, listening: socket.socket, settings: bytes) -> tuple[Sequence[str], Sequence[int]]:
+def _role(
+    role: str, index: int, listening: Sequence[socket.socket], settings: bytes
+) -> tuple[Sequence[str], Sequence[int]]:
     """Return the command of one of our own processes. Settings travel through a pipe: they may hold a password."""
     reading, writing = os.pipe()
     os.write(writing, settings)
     os.close(writing)
-    command = [sys.executable, "-m", "gateway.app", role, str(index), str(listening.fileno()), str(reading)]
-    return command, (listening.fileno(), reading)
+    descriptors = [one.fileno() for one in listening]
+    command = [sys.executable, "-m", "gateway.app", role, str(index), ",".join(map(str, descriptors)), str(reading)]
+    return command, (*descriptors, reading)
 
 
-def bind(host: str, port: int, setting: str) -> socket.socket:
-    """Return a listening socket that children inherit: a restarted worker loses no connection that was waiting.
-
-    Raises:
-        SettingsError: the address cannot be bound; the message names the setting.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listening = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise SettingsError(f"{setting}: cannot use {host}:{port}: {error}") from None
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen(2048)
-        listening.setblocking(False)
-    except OSError as error:
-        listening.close()
-        raise SettingsError(f"{setting}: cannot listen on {host}:{port}: {error.strerror}; choose another") from None
-    return listening
+def _own_first(listening: Sequence[socket.socket], index: int) -> Sequence[socket.socket]:
+    return [listening[index], *listening[:index], *listening[index + 1 :]]
 
 
-def url_of(listening: socket.socket, scheme: str = "http") -> str:
-    """Return the URL of a listening socket."""
-    host, port = listening.getsockname()[:2]
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+def _close(listening: Sequence[socket.socket]) -> None:
+    for one in listening:
+        one.close()
 
 
 def clear_boards(run_folder: Path) -> None:

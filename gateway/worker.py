@@ -6,10 +6,10 @@ has too (`assembly`).
 
 import asyncio
 import gc
-import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
+from time import monotonic_ns
 
 from gateway import logs
 from gateway.assembly import executor_factory, on_sigterm, redis_url, upstream_client
@@ -26,6 +26,7 @@ from gateway.profiling import permit_profiling
 from gateway.promptness import ask_for_short_slices
 from gateway.protocols.oip_v2 import OipV2Face
 from gateway.shadow import Shadows
+from gateway.siblings import Siblings
 from gateway.sink import Sink
 from gateway.snapshot import Rules
 from gateway.standings import Standings, standings_path
@@ -33,14 +34,17 @@ from gateway.stores.rules_redis import RedisRules
 from gateway.tasks import Tasks
 from gateway.trips import trips_path, write_trips
 from gateway.wire.asgi import AsgiFace
+from gateway.wire.listening import Listening
 from gateway.wire.port import Port
 from gateway.wire.serving import serve_data_until
 
 _SHADOW_DRAIN_SECONDS = 1.0
 _READINESS_SECONDS = 0.02
+_START_SECONDS = 2.0
+"""How long a worker that starts leaves callers waiting, if nobody else serves them, before it says that it cannot."""
 
 
-async def run_worker(settings: Settings, index: int, listening: socket.socket) -> int:
+async def run_worker(settings: Settings, index: int, listening: Listening) -> int:
     """Run one data worker until SIGTERM; return its exit code, 1 when its journal failed and it must be replaced."""
     name = f"w{index}"
     logs.configure(settings.log_level, gateway=settings.gateway, worker=name)
@@ -52,6 +56,8 @@ async def run_worker(settings: Settings, index: int, listening: socket.socket) -
         board = Board(board_path(settings.data_dir / "run", index))
         stack.callback(board.close)
         board.begin()
+        siblings = Siblings(settings.data_dir / "run", index, settings.workers)
+        stack.callback(siblings.close)
         sink = _sink(settings, name, board)
         stack.callback(sink.close)
         source = RedisRules(redis_url(settings))
@@ -66,7 +72,7 @@ async def run_worker(settings: Settings, index: int, listening: socket.socket) -
         stack.push_async_callback(tasks.cancel)
         trips = trips_path(settings.data_dir / "run", f"worker-{index}")
         write_trips(trips, ())  # those of the process before ended with it
-        guards = Guards(board, settings.overload, partial(write_trips, trips))
+        guards = Guards(board, settings.overload, partial(write_trips, trips), standings.limit)
         shadows = Shadows(settings.shadow, sink, board, guards.overload)
         origin = Origin(settings.gateway, name, settings.audit.record_headers)
         lines = logs.RequestLines(settings.log_level, gateway=settings.gateway, worker=name)
@@ -82,7 +88,10 @@ async def run_worker(settings: Settings, index: int, listening: socket.socket) -
         stack.callback(guards.overload.stop)
         face = OipV2Face(plane, inquiries)
         port = Port(face, AsgiFace(face.handle, settings.limits.max_body_bytes), settings.limits, board)
-        await serve_data_until(stop, port, listening, settings.tls, settings.shutdown.drain_seconds)
+        may_accept = _may_accept(board, siblings)
+        await serve_data_until(
+            stop, port, listening, settings.tls, settings.shutdown.drain_seconds, may_accept=may_accept
+        )
         await shadows.drain(_SHADOW_DRAIN_SECONDS)
         return 1 if sink.failed else 0
 
@@ -120,6 +129,17 @@ async def _follow(rules: Rules) -> None:
     await rules.run()
 
 
+def _may_accept(board: Board, siblings: Siblings) -> Callable[[], bool]:
+    clock = asyncio.get_running_loop().time
+    patient_until = clock() + _START_SECONDS
+
+    def may() -> bool:
+        """A worker that is not ready leaves callers to those that are, and answers them itself while nobody is."""
+        return bool(board[Slot.READY]) or (clock() >= patient_until and not siblings.any_ready())
+
+    return may
+
+
 def _drain(inquiries: Inquiries, board: Board, stop: asyncio.Event, notice_seconds: float) -> Callable[[], None]:
     def begin() -> None:
         """Go not ready at once, and close the port when load balancers have had time to see it."""
@@ -136,6 +156,7 @@ async def _show_readiness(
     """Keep the board's READY slot true; a worker whose journal failed makes way for a new one."""
     while not inquiries.stopping:
         board[Slot.READY] = int(inquiries.ready())
+        board[Slot.LOOKED_NS] = monotonic_ns()
         plane.look()
         if sink.failed:
             begin_drain()

@@ -26,6 +26,7 @@ from gateway.config import LimitSettings, TlsSettings
 from gateway.errors import GatewayError
 from gateway.messages import Answer, WireReply, WireRequest
 from gateway.wire.asgi import AsgiFace
+from gateway.wire.listening import Listening
 from gateway.wire.port import Port
 from gateway.wire.serving import serve_data_until, serve_until
 from loadtests.cost import cpu_us
@@ -73,7 +74,7 @@ async def serve(kind: str, listening: socket.socket) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     application = AsgiFace(face.handle, limits.max_body_bytes)
     if kind == OURS:
-        await serve_data_until(stop, Port(face, application, limits), listening, TlsSettings(), 1.0)
+        await serve_data_until(stop, Port(face, application, limits), Listening(listening), TlsSettings(), 1.0)
     else:
         await serve_until(stop, application, listening, 1.0)
 

@@ -5,16 +5,21 @@ Belongs here: which parts of a status are a reason to act, as a pure function of
 
 from collections.abc import Iterator
 
-from gateway.controlplane import Status, StoreStatus, WorkerStatus
+from gateway.controlplane import Impaired, Status, StoreStatus, WorkerStatus
 
 
 def troubles_of(status: Status) -> list[str]:
-    """Return what is wrong, a sentence each; nothing when every worker has the newest rules and they can be changed."""
+    """Return what is wrong, a sentence each; nothing when every worker has the newest rules and they can be changed.
+
+    A version that lost its callers to a brake is wrong until the rules say so. One with backends in trouble, or asked
+    for more than it can, is not: the gateway does about it what its rules and manifests say.
+    """
     found = list(_of_store(status.store))
     if not status.workers:
         found.append("no worker is known; look at the gateway's log")
     for worker in status.workers:
         found.extend(f"{worker.worker}: {trouble}" for trouble in _of_worker(worker, status.store))
+    found.extend(_braked(version) for version in status.impaired if version.braked)
     return found
 
 
@@ -47,3 +52,12 @@ def _is_behind(worker: WorkerStatus, store: StoreStatus) -> bool:
         return False  # there is nothing to follow, or it has no rules at all and is not ready
     other_life = worker.epoch is not None and worker.epoch != store.head.epoch
     return other_life or worker.revision < store.head.revision
+
+
+def _braked(version: Impaired) -> str:
+    worker, first = min(version.braked.items(), key=lambda one: one[1].since_ns)
+    more = f" and {len(version.braked) - 1} more" if len(version.braked) > 1 else ""
+    return (
+        f"version {version.version} of {version.model} failed {first.failures} of its last {first.of} requests in "
+        f"{worker}{more}, which divert from it; its share is to become 0 by a revision, which is not made yet"
+    )

@@ -22,22 +22,30 @@ def register(app: typer.Typer) -> None:
 
 
 def status(context: typer.Context, *, as_json: AsJson = False, admin_url: AdminUrl = None) -> None:
-    """Show the rules store, all gateways and workers, their revisions, and what waits to be confirmed.
+    """Show the rules store, all gateways and workers, their revisions, versions in trouble, and what waits to be
+    confirmed.
 
-    Ends with 1 when something is wrong: a store that is silent or in doubt, or a worker that is silent, not ready,
-    behind, alarmed, or without a version that it should have.
+    Ends with 1 when something is wrong: a store that is silent or in doubt, a worker that is silent, not ready,
+    behind, alarmed, or without a version that it should have, or a version that workers divert from by its brake
+    while the rules do not say so yet.
     """
     with connect(context, admin_url) as client:
         reading = client.read("status")
     if as_json:
         typer.echo(reading.raw)
     else:
-        show.say("all is well" if reading.document["ok"] else "something is wrong; see below")
+        show.say(_verdict(reading.document))
         _print_status(reading.document)
     for trouble in reading.document["troubles"]:
         show.complain(trouble)
     if not reading.document["ok"]:
         raise typer.Exit(REFUSED)
+
+
+def _verdict(document: Mapping[str, Any]) -> str:
+    if not document["ok"]:
+        return "something is wrong; see below"
+    return "all is well" if not document["impaired"] else "all is well, but for versions in trouble; see below"
 
 
 def _print_status(document: Mapping[str, Any]) -> None:
@@ -55,6 +63,11 @@ def _print_status(document: Mapping[str, Any]) -> None:
     )
     columns = ("worker", "state", "revision", "in force since", "rules checked", "not in force")
     show.grid("workers", columns, (_row(worker) for worker in document["workers"]), ("revision",))
+    show.grid(
+        "versions in trouble, by worker of the gateway asked",
+        ("model", "version", "braked", "backends left out", "backends unhealthy", "requests at once"),
+        (_impaired_row(version) for version in document["impaired"]),
+    )
     waiting = (
         (one["revision"], what_waits(one["documents"]), f"in {span_words(one['remaining_ms'] / 1000)}")
         for one in document["unconfirmed"]
@@ -87,3 +100,14 @@ def _row(worker: Mapping[str, Any]) -> tuple[object, ...]:
         f"{span_words(age / 1000)} ago" if age is not None else None,
         ", ".join(sorted(worker["problems"])),
     )
+
+
+def _impaired_row(version: Mapping[str, Any]) -> tuple[object, ...]:
+    braked = {worker: f"{one['failures']} of {one['of']} failed" for worker, one in version["braked"].items()}
+    limited = {worker: f"at most {most}" for worker, most in version["limited"].items()}
+    by_worker = (braked, version["ejected"], version["unhealthy"], limited)
+    return (version["model"], version["version"], *map(_by_worker, by_worker))
+
+
+def _by_worker(told: Mapping[str, object]) -> str:
+    return ", ".join(f"{worker.rpartition('/')[2]}: {what}" for worker, what in sorted(told.items()))

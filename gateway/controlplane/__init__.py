@@ -8,6 +8,7 @@ from gateway.controlplane.confirming import Confirmations
 from gateway.controlplane.convergence import DocumentOutcome, Published
 from gateway.controlplane.differences import FieldDifference
 from gateway.controlplane.documents import shown
+from gateway.controlplane.impaired import Braked, Impaired
 from gateway.controlplane.lookups import ModelEntry
 from gateway.controlplane.past import Past
 from gateway.controlplane.plane import ControlPlane
@@ -21,12 +22,14 @@ from gateway.controlplane.terms import Origin
 
 __all__ = [
     "Archivist",
+    "Braked",
     "ChangePreview",
     "Confirmations",
     "ControlPlane",
     "DocumentOutcome",
     "Explained",
     "FieldDifference",
+    "Impaired",
     "ModelEntry",
     "Origin",
     "Past",

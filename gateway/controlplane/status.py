@@ -13,6 +13,7 @@ from typing import TypeVar
 from msgspec import Struct
 
 from gateway.controlplane.convergence import LIVE_MS
+from gateway.controlplane.impaired import Impaired, impaired_versions
 from gateway.controlplane.storewatch import StoreWatch
 from gateway.errors import RulesUnavailable
 from gateway.gauges import BoardFolder, is_alive
@@ -58,12 +59,16 @@ class WorkerStatus(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True):
-    """The whole. `gateway` is the one that was asked; `unconfirmed` is empty while the store does not answer."""
+    """The whole. `gateway` is the one that was asked; `unconfirmed` is empty while the store does not answer.
+
+    `impaired` are versions, as the workers of that gateway tell.
+    """
 
     gateway: str
     store: StoreStatus
     workers: tuple[WorkerStatus, ...]
     unconfirmed: tuple[Unconfirmed, ...]
+    impaired: tuple[Impaired, ...] = ()
 
 
 class Fleet:
@@ -90,14 +95,19 @@ class Fleet:
         )
         spoken = said if not isinstance(said, RulesUnavailable) else ()
         waiting = unconfirmed if not isinstance(unconfirmed, RulesUnavailable) else ()
-        return Status(self._gateway, store, self._workers(spoken), tuple(waiting))
+        impaired = impaired_versions(self._boards, self._name)
+        return Status(self._gateway, store, self._workers(spoken), tuple(waiting), impaired)
 
     def _workers(self, said: Sequence[Acknowledgement]) -> tuple[WorkerStatus, ...]:
         found = {one.worker: _by_word(one) for one in said}
         for stem, board in self._boards.open().items():
-            name = f"{self._gateway}/w{stem.removeprefix('worker-')}"
+            name = self._name(stem)
             found[name] = _by_board(name, board, found.get(name))
         return tuple(found[name] for name in sorted(found))
+
+    def _name(self, stem: str) -> str:
+        """Return the name of the worker whose board is `<stem>.board`."""
+        return f"{self._gateway}/w{stem.removeprefix('worker-')}"
 
 
 def _by_word(said: Acknowledgement) -> WorkerStatus:

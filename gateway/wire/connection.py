@@ -202,6 +202,7 @@ class Connection(asyncio.Protocol):
         self._owner.lost(self)
         if exchange is not None and not again:
             exchange.fail(self._cut_off(exc, "answer" if self._heard else "request"))
+        self._reply.let_go()
 
     def pause_writing(self) -> None:
         """Let those who send wait."""

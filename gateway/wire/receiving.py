@@ -145,6 +145,10 @@ class Receiver:
         self.waiting, self._at = b"", 0
         self._begin()
 
+    def let_go(self) -> None:
+        """Let go of the parser, which holds on to this; nothing is read or refused afterwards."""
+        del self._parser
+
     # ── called by the parser ─────────────────────────────────────────────────────────────────────────────────────
 
     def on_url(self, part: bytes) -> None:

@@ -164,6 +164,10 @@ class ReplyReader:
             self.complete = True
         return self.complete
 
+    def let_go(self) -> None:
+        """Let go of the parser, which holds on to this; nothing is read afterwards."""
+        del self._parser
+
     def take_parts(self) -> list[bytes]:
         """Return the pieces of the body that have come since the last call, and keep them no longer."""
         taken = self.parts[:]

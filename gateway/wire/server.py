@@ -103,6 +103,7 @@ class ServerProtocol(asyncio.Protocol):
                 request.refused = request.refused or ClientClosed("the caller hung up before its turn had come")
                 port.farewells.start("hung up", _discard(port.face.handle(request)))
         receiver.turns.clear()
+        receiver.let_go()
 
     def pause_writing(self) -> None:
         """Start nothing more until the caller has taken its replies."""

@@ -1,7 +1,8 @@
 """Ports: sockets that are already bound, served until told to stop.
 
-Belongs here: listening, draining, changing certificates, and how uvicorn is configured and stopped. Never here: what
-is said over a connection (`server`), what an application does, or signals (the composition root owns those).
+Belongs here: serving, draining, changing certificates, and how uvicorn is configured and stopped. Never here: what is
+said over a connection (`server`), when one is accepted (`accepting`), what an application does, or signals (the
+composition root owns those).
 
 The admin port is uvicorn's. The data port is not, for three reasons: uvicorn's server makes one TLS context and keeps
 it; at the end of a drain it cancels what still runs and returns at once, before the records of that are written; and it
@@ -11,69 +12,72 @@ wakes ten times a second for what our deadlines do anyway.
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import uvicorn
 
 from gateway.config import TlsSettings
+from gateway.wire.accepting import Accepting
 from gateway.wire.certificates import Certificates
+from gateway.wire.listening import Listening
 from gateway.wire.port import Port
 from gateway.wire.server import ServerProtocol
 
 _LAST_WORDS_SECONDS = 0.3
 """What requests have for their records and replies when they are stopped at the end of a drain."""
 _LOOK_SECONDS = 1.0
-_ACCEPTED_AT_ONCE = 16
-"""Connections accepted in one turn of the loop. libuv accepts one for each listener, so that processes which share a
-socket get alike; but a busy loop takes some 100 turns a second, and then a probe for health would have to wait behind
-every connection that came before it. More listeners on the same socket cost a failed accept each."""
 
 
 async def serve_data_until(
-    stop: asyncio.Event, port: Port, listening: socket.socket, tls: TlsSettings, drain_seconds: float
+    stop: asyncio.Event,
+    port: Port,
+    listening: Listening,
+    tls: TlsSettings,
+    drain_seconds: float,
+    *,
+    may_accept: Callable[[], bool] = lambda: True,
 ) -> None:
     """Serve `port` on `listening` until `stop` is set, then let requests in flight end for `drain_seconds`.
 
-    New connections are refused as soon as `stop` is set; idle ones are closed. Files of `tls` that change are in force
-    for new connections within a second or two.
+    No more connections are accepted as soon as `stop` is set; idle ones are closed. None is while `may_accept` says so,
+    which is asked several times a second. Files of `tls` that change are in force for new connections within a second
+    or two.
 
     Raises:
         SettingsError: the files of `tls` cannot be used.
     """
     certificates = Certificates(tls) if tls.cert is not None else None
     port.scheme = "https" if certificates is not None else "http"
-    servers = await _listen(port, listening, certificates)
+    accepting = Accepting(
+        listening,
+        partial(_connect, port, certificates),
+        may=may_accept,
+        has_room=lambda: len(port.connections) < port.limits.max_connections,
+    )
+    accepting.begin()
     stopping = asyncio.create_task(stop.wait(), name="stop")
     try:
         while not stopping.done():
             await asyncio.wait({stopping}, timeout=None if certificates is None else _LOOK_SECONDS)
-            if certificates is not None and certificates.changed():
-                # Another listener on the same socket: connections that wait to be accepted are the socket's, those
-                # that are open have their context already, and nobody sees a port that is closed.
-                before, servers = servers, await _listen(port, listening, certificates)
-                _close(before)
+            if certificates is not None:
+                certificates.changed()
     finally:
         stopping.cancel()
-        _close(servers)
-        listening.close()
+        accepting.close()
+    await asyncio.sleep(0)  # what was accepted in this very turn is a connection in the next
     await _drain(port, drain_seconds)
+    accepting.abandon()
 
 
-async def _listen(port: Port, listening: socket.socket, certificates: Certificates | None) -> list[asyncio.Server]:
+async def _connect(port: Port, certificates: Certificates | None, accepted: socket.socket) -> None:
+    """Make a connection of an accepted socket, by the certificates that are in force now."""
     seconds = port.limits.head_seconds
     tls: dict[str, Any] = {}
     if certificates is not None:
         tls = {"ssl": certificates.context, "ssl_handshake_timeout": seconds, "ssl_shutdown_timeout": seconds}
-    return [
-        await port.loop.create_server(lambda: ServerProtocol(port), sock=listening.dup(), backlog=2048, **tls)
-        for _ in range(_ACCEPTED_AT_ONCE)
-    ]
-
-
-def _close(servers: Iterable[asyncio.Server]) -> None:
-    for server in servers:
-        server.close()
+    await port.loop.connect_accepted_socket(lambda: ServerProtocol(port), accepted, **tls)
 
 
 async def _drain(port: Port, seconds: float) -> None:

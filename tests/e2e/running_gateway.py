@@ -37,9 +37,10 @@ class RunningGateway:
         self.http = httpx2.Client(timeout=30.0, trust_env=False)
         self.start()
 
-    def start(self) -> None:
+    def start(self, *, ready: bool = True) -> None:
+        """Start it and wait until it is ready, or only until its ports are open."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.data_dir / "run" / "endpoints.json").unlink(missing_ok=True)
+        self._endpoints().unlink(missing_ok=True)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("POINTSMAN_")}
         command = [sys.executable, "-m", "gateway", "serve", "--port", "0", "--admin-port", "0"]
         self.ready_lines = len(self.log("ready"))
@@ -51,12 +52,16 @@ class RunningGateway:
                 env=environment,
                 cwd=self.folder,
             )
-        wait_until(self._is_ready, f"the gateway is ready; its log: {self.tail()}", 40.0)
-        endpoints = json.loads((self.data_dir / "run" / "endpoints.json").read_text())
+        begun = self._is_ready if ready else self._endpoints().exists
+        wait_until(begun, f"the gateway is ready; its log: {self.tail()}", 40.0)
+        endpoints = json.loads(self._endpoints().read_text())
         self.data_url: str = endpoints["data_url"]
         self.admin_url: str = endpoints["admin_url"]
         if "--examples" in self.options:
             wait_until(lambda: "curl" in self.log_path.read_text(encoding="utf-8"), "the examples are installed")
+
+    def _endpoints(self) -> Path:
+        return self.data_dir / "run" / "endpoints.json"
 
     def _is_ready(self) -> bool:
         if self.process.poll() is not None:

@@ -1,5 +1,6 @@
 """Backends that die, fill up or fall ill behind a real gateway: what callers see of it, and what is recorded."""
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -82,6 +83,9 @@ def test_a_backend_that_is_dead_from_the_beginning_costs_nobody_an_answer_and_is
             wait_until(lambda: gateway.metrics().get(f"pointsman_backends_ejected{labels}") == 1, "it is left out")
         (line,) = gateway.log("backend_unhealthy" if checked else "backend_ejected")
         assert (line["model"], line["version"], line["backend"]) == ("m", "1", urls[0])
+        (shown,) = json.loads(gateway.cli("status", "--json"))["impaired"]
+        assert shown["unhealthy" if checked else "ejected"] == {"gateway/w0": 1}
+        assert "versions in trouble" in gateway.cli("status")
 
 
 def test_another_version_is_only_tried_as_the_fallback_when_the_same_version_failed_again(

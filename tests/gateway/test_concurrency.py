@@ -1,7 +1,7 @@
 """Limits of concurrency against versions of known capacity, simulated: a minute takes a moment, always the same."""
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import pytest
@@ -203,9 +203,27 @@ def test_whatever_comes_a_version_may_always_be_asked(looks: list[tuple[int, int
 
 def test_idle_limits_are_not_looked_at_any_more() -> None:
     limits, limit = Limits(), limit_of(2)
-    limits.watch(limit)
+    limits.watch(("fraud", "1"), limit)
     limit.served(1_000)
     assert limits.look(SECOND_US) == 0
     assert not limit.watched
-    limits.watch(limit)
+    limits.watch(("fraud", "1"), limit)
     assert limit.watched
+
+
+def test_limits_are_told_when_they_change() -> None:
+    told: list[Mapping[tuple[str, str], int]] = []
+    limits, one, other = Limits(told.append), limit_of(2), limit_of(2)
+    limits.watch(("fraud", "1"), one)
+    limits.watch(("fraud", "2"), other)
+    one.in_flight = other.in_flight = 1
+    limits.look(1)
+    assert told == []
+    one.most = 8
+    limits.look(1)
+    limits.look(1)
+    one.most = 4
+    limits.look(1)
+    one.most = UNLIMITED
+    limits.look(1)
+    assert told == [{("fraud", "1"): 8}, {("fraud", "1"): 4}, {}]

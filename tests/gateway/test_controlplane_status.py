@@ -4,9 +4,11 @@ import asyncio
 import os
 import time
 
-from gateway.controlplane import Terms, WorkerStatus
+from gateway.controlplane import Braked, Terms, WorkerStatus
 from gateway.metrics import Slot
 from gateway.ports import Acknowledgement, Head
+from gateway.standings import Standings, standings_path
+from gateway.trips import Trip, trips_path, write_trips
 from tests.conftest import until
 from tests.gateway.conftest import Bench, RunBench
 from tests.gateway.control import HALVES, WHOLE, Control, origin, route
@@ -147,3 +149,32 @@ def test_what_a_worker_of_this_gateway_said_and_what_its_board_says_come_togethe
         assert worker.said_ms is not None
 
     run_bench(scenario)
+
+
+def test_versions_in_trouble_are_shown_with_what_every_living_worker_tells_of_them(run_bench: RunBench) -> None:
+    async def scenario(bench: Bench) -> None:
+        control = await in_force(bench)
+        assert (await control.plane.status()).impaired == ()
+        for index in range(3):
+            tell(control, index)
+        control.board(2)[Slot.PID] = 0
+        one, two = (await control.plane.status()).impaired
+        assert (one.model, one.version, one.limited) == ("fraud", "1", {"gw/w0": 9, "gw/w1": 8})
+        assert (one.braked, one.ejected, one.unhealthy) == ({}, {}, {})
+        assert (two.model, two.version, two.limited) == ("fraud", "2", {})
+        assert two.braked == {"gw/w0": Braked(5, 8, 77), "gw/w1": Braked(5, 8, 77)}
+        assert (two.ejected, two.unhealthy) == ({"gw/w1": 1}, {"gw/w0": 2, "gw/w1": 2})
+
+    run_bench(scenario)
+
+
+def tell(control: Control, index: int) -> None:
+    """Have a worker tell of its versions; the first has no backend left out, and one that was."""
+    control.board(index)
+    standings = Standings(standings_path(control.run_folder, index))
+    standing = standings.of("fraud", "2")
+    standing.ejected, standing.unhealthy, standing.ejections = min(index, 1), 2, 4
+    standings.of("fraud", "3").ejections = 1
+    standings.limit({("fraud", "1"): 9 - index})
+    standings.close()
+    write_trips(trips_path(control.run_folder, f"worker-{index}"), [Trip("fraud", "2", 2, 5, 8, 77)])

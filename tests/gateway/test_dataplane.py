@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -111,6 +111,7 @@ class Serving:
     """A data plane and what the tests look at beside it."""
 
     guards: Guards
+    limits: list[Mapping[tuple[str, str], int]]
 
     def __init__(self, plane: DataPlane, kept: Kept, board: Board, shadows: Shadows, control: ControlPlane) -> None:
         self.plane, self.kept, self.board, self.shadows, self.control = plane, kept, board, shadows, control
@@ -165,7 +166,8 @@ async def serving(
     await control.put_cohort("beta", b'{"name": "beta", "keys": ["bea"]}', None, origin)
     rules = Rules(store, executor_for, folder / "rules", board, RulesSettings(), "gateway/w0")
     kept = Kept()
-    guards = Guards(board)
+    limits: list[Mapping[tuple[str, str], int]] = []
+    guards = Guards(board, tell_limits=limits.append)
     shadows = Shadows(shadow or ShadowSettings(), kept, board, guards.overload)
     plane = DataPlane(rules, kept, shadows, board, Origin("gateway", "w0"), RequestLines("info"), guards)
     await rules.start()
@@ -173,6 +175,7 @@ async def serving(
     try:
         made = Serving(plane, kept, board, shadows, control)
         made.guards = guards
+        made.limits = limits
         await made.put(route, rules)
         yield made, rules
     finally:

@@ -244,6 +244,17 @@ def test_the_refusal_says_when_to_come_back(run: Run) -> None:
     run(test, {"model": "digits", "split": {"1": 10_000}})
 
 
+def test_limits_in_force_are_told_by_the_name_of_their_version(run: Run) -> None:
+    async def test(made: Serving, rules: Rules) -> None:
+        await made.infer()
+        limit_to(rules, "1", 3)
+        assert made.guards.limits.look(1) == 1
+        assert made.guards.limits.look(1) == 1
+        assert made.limits == [{("digits", "1"): 3}]
+
+    run(test, {"model": "digits", "split": {"1": 10_000}, "slowdown": 2})
+
+
 def test_the_fallback_of_a_route_takes_what_is_over_the_limit(run: Run) -> None:
     async def test(made: Serving, rules: Rules) -> None:
         limit_to(rules, "1", 3)

@@ -17,7 +17,7 @@ from gateway import __version__
 from gateway.book import BUCKETS, Book
 from gateway.metrics import METRICS, Board, Lag, Sealing, Slot
 from gateway.record import Attempt, Frame, Payload, Record
-from gateway.standings import Standing, standings_path
+from gateway.standings import Standing, Told, standings_path
 
 
 @pytest.fixture
@@ -360,7 +360,7 @@ def test_backends_in_trouble_are_told_by_version_and_of_a_dead_worker_only_what_
         board[Slot.PID] = pid
         board[Slot.RETRIES_REFUSED] = 7
         board.close()
-        told = [Standing("fraud", "1", ejected=1, unhealthy=2, ejections=3 + worker)]
+        told = Told([Standing("fraud", "1", ejected=1, unhealthy=2, ejections=3 + worker)])
         standings_path(tmp_path, worker).write_bytes(msgspec.json.encode(told))
     _board(tmp_path, 2).close()
     label = ("worker-0", "fraud", "1")
@@ -388,7 +388,7 @@ def test_every_figure_of_the_table_is_rendered_with_its_kind_its_help_and_its_la
     _observe(book, attempts=(Attempt("1", "http://a", 400, error="backend_unreachable"),) * 2)
     _observe(book, intended="2", reason="brake")
     _observe(book, role="shadow")
-    standings_path(tmp_path, 0).write_bytes(b'[{"model": "fraud", "version": "1", "ejections": 1}]')
+    standings_path(tmp_path, 0).write_bytes(msgspec.json.encode(Told([Standing("fraud", "1", ejections=1)])))
     text = book.render().decode()
     rendered = {family.name: family for family in text_string_to_metric_families(text)}
     assert set(rendered) == {name.removesuffix("_total") for name in METRICS}

@@ -149,7 +149,7 @@ def test_too_many_requests_in_flight_are_an_overload_however_fast_the_loop_is(bo
 
 def test_limits_are_looked_at_and_counted(board: Board) -> None:
     limits, limit = Limits(), Limit()
-    limits.watch(limit)
+    limits.watch(("fraud", "1"), limit)
     limit.slowdown = 2
     worker = Worker(board, limits)
     for took in (1_000, *[100_000] * 100):

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from gateway.admin.troubles import troubles_of
-from gateway.controlplane import Status, StoreStatus, WorkerStatus
+from gateway.controlplane import Braked, Impaired, Status, StoreStatus, WorkerStatus
 from gateway.ports import Head
 from gateway.record import Payload, Record
 from gateway.snapshot import LastGood, Saved
@@ -189,6 +189,14 @@ def test_every_trouble_of_a_fleet_is_said_once_in_words() -> None:
     assert said(gone, WORKER) == [
         "the rules store does not answer: no connection; the rules in force stay in force, changes are refused"
     ]
+
+
+def test_a_braked_version_is_a_trouble_until_the_rules_say_so_and_others_in_trouble_are_none() -> None:
+    slow = Impaired("fraud", "1", ejected={"g/w0": 1}, unhealthy={"g/w0": 1}, limited={"g/w0": 8})
+    assert troubles_of(Status("g", STORE, (WORKER,), (), (slow,))) == []
+    braked = Impaired("fraud", "2", braked={"g/w0": Braked(3, 9, 20), "g/w1": Braked(5, 8, 10)})
+    (trouble,) = troubles_of(Status("g", STORE, (WORKER,), (), (slow, braked)))
+    assert trouble.startswith("version 2 of fraud failed 5 of its last 8 requests in g/w1 and 1 more, which divert")
 
 
 # ── after the store lost rules ───────────────────────────────────────────────────────────────────────────────────

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from typing import Any
@@ -35,6 +36,7 @@ STATUS = {
     "gateway": "north",
     "store": {"answering": True, "why": None, "head": None, "known": HEAD, "in_doubt": "it was emptied"},
     "workers": [{**WORKER, "alarms": {"head": "gone"}, "problems": {"digits": "no artifact"}}, SILENT],
+    "impaired": [],
     "unconfirmed": [{"revision": 7, "remaining_ms": 90_000, "documents": [["route", "digits"], ["cohort", "beta"]]}],
 }
 CHANGES = [{"kind": "route", "name": "digits", "outcome": "made", "was": None}]
@@ -68,6 +70,23 @@ def test_the_status_ends_with_1_and_says_what_is_wrong(peer: Peer) -> None:
     assert lines["north/w1"][1] == "silent"
     assert "route digits, cohort beta" in result.stdout
     assert "in 1 min 30 s" in result.stdout
+
+
+def test_the_status_shows_versions_in_trouble_by_worker_also_when_all_else_is_well(peer: Peer) -> None:
+    impaired = {
+        "model": "fraud",
+        "version": "2",
+        "braked": {"north/w1": {"failures": 5, "of": 8, "since_ns": 1}},
+        "ejected": {"north/w1": 1, "north/w0": 2},
+        "unhealthy": {},
+        "limited": {"north/w0": 8},
+    }
+    well = {**STATUS, "ok": True, "troubles": [], "workers": [WORKER], "impaired": [impaired]}
+    result = run(peer(answer(200, well)), "status")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "all is well, but for versions in trouble" in result.stdout
+    (row,) = [line for line in result.stdout.splitlines() if line.startswith("fraud")]
+    assert re.split(" {2,}", row.strip()) == ["fraud", "2", "w1: 5 of 8 failed", "w0: 2, w1: 1", "–", "w0: at most 8"]
 
 
 def test_the_status_for_programs_ends_with_1_too_when_something_is_wrong(peer: Peer) -> None:

@@ -8,7 +8,6 @@ replies_in      those bytes as replies; fails when they are anything else
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -22,6 +21,7 @@ from gateway.messages import HUNG_UP, Answer, WireReply, WireRequest
 from gateway.protocols.oip_v2 import OipV2
 from gateway.wire.asgi import AsgiFace
 from gateway.wire.asgi_calls import Application
+from gateway.wire.listening import Listening, bind
 from gateway.wire.port import Port
 from gateway.wire.serving import serve_data_until
 
@@ -98,12 +98,11 @@ async def open_port(
     """Serve `echo`, and everything that is no inference through `application` (an AsgiFace around the same)."""
     echo = echo or Echo()
     port = Port(echo, application or AsgiFace(echo.handle, 2**20), LimitSettings(**{"max_body_bytes": 2**16, **limits}))
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    listening.listen(2048)
-    listening.setblocking(False)
+    listening = bind("127.0.0.1", 0, "port")
     number, stop = listening.getsockname()[1], asyncio.Event()
-    serving = asyncio.create_task(serve_data_until(stop, port, listening, tls or TlsSettings(), drain_seconds))
+    serving = asyncio.create_task(
+        serve_data_until(stop, port, Listening(listening), tls or TlsSettings(), drain_seconds)
+    )
     try:
         yield Opened(number, echo, port, stop, serving)
     finally:

@@ -11,6 +11,8 @@ import pytest
 
 from gateway import arrival
 from gateway.errors import BackendProtocolError, BackendUnreachable, DeadlineExceeded, Stopping
+from gateway.wire.connection import Connection
+from gateway.wire.reply import ReplyReader
 from tests.gateway.wire.backends import (
     CHUNKED,
     OK,
@@ -670,6 +672,28 @@ def test_no_garbage_in_circles_is_left_by_requests(run: Run) -> None:
                 gc.set_debug(0)
                 gc.garbage.clear()
                 gc.enable()
+        await client.close()
+
+    run(work())
+
+
+def test_a_connection_that_has_ended_leaves_nothing_to_the_garbage_collector(run: Run) -> None:
+    async def work() -> None:
+        client = make_client()
+        gc.collect()
+        gc.disable()
+        try:
+            async with Server(answering(CLOSE)) as server:
+                known = {id(one) for one in gc.get_objects() if isinstance(one, Connection | ReplyReader)}
+                await send(client, server.url)
+
+                def left() -> bool:
+                    made = (one for one in gc.get_objects() if isinstance(one, Connection | ReplyReader))
+                    return any(id(one) not in known for one in made)
+
+                await until(lambda: not left(), "the connection and what read its replies are gone")
+        finally:
+            gc.enable()
         await client.close()
 
     run(work())

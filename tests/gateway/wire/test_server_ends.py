@@ -1,20 +1,44 @@
 """How connections end: callers that hang up, are slow, do not take their replies, or are there when the port closes."""
 
 import asyncio
+import gc
 import socket
 import time
+import weakref
 from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from gateway.errors import BodyTooLarge, ClientClosed, RequestTimeout
+from gateway.wire.server import ServerProtocol
 from tests.conftest import until
 from tests.gateway.wire.open_port import INFER, Opened, ask, chunked, get, on_port, post, replies_in, settled, tell
 
 CLOSE = "Connection: close"
 WAIT = "/v2/models/m/wait/infer"
 LARGE = "/v2/models/m/large/infer"
+
+
+@pytest.mark.parametrize("path", [INFER, WAIT, "/v2/health/live"])
+def test_a_connection_that_has_ended_leaves_nothing_to_the_garbage_collector(path: str) -> None:
+    async def check(opened: Opened) -> None:
+        gc.collect()
+        gc.disable()
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", opened.number)
+            writer.write(get(path))
+            await until(lambda: opened.echo.seen)
+            (connection,) = opened.port.connections
+            assert isinstance(connection, ServerProtocol)
+            left = [weakref.ref(connection), weakref.ref(connection._receiver)]
+            del connection
+            writer.close()
+            await until(lambda: not any(one() for one in left))
+        finally:
+            gc.enable()
+
+    on_port(check)
 
 
 # ── callers that hang up ─────────────────────────────────────────────────────────────────────────────────────────

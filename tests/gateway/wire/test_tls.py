@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import ssl
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,19 @@ def test_a_caller_that_speaks_no_tls_or_never_ends_its_handshake_is_closed(serve
         assert opened.echo.seen == []
 
     on_port(check, tls=settings_of(server), head_seconds=0.5)
+
+
+def test_a_handshake_that_is_not_at_its_end_when_the_port_closes_is_cut_off(server: Certificate) -> None:
+    async def check(opened: Opened) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", opened.number)
+        assert await served(opened, server, None)  # so the one before has been accepted
+        opened.stop.set()
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+        await opened.serving
+        writer.close()
+
+    on_port(check, tls=settings_of(server))
 
 
 def test_only_callers_with_a_certificate_of_the_ca_are_served(server: Certificate, tmp_path: Path) -> None:
