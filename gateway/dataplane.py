@@ -85,6 +85,7 @@ class DataPlane:
             rendered = protocol.render_error(internal)
         finally:
             self._board.add(Slot.IN_FLIGHT, -1)
+            request.outlet = None
         return await self._finish(flight, rendered, protocol)
 
     def _begin(self, flight: Flight, protocol: InferProtocol) -> None:

@@ -71,10 +71,11 @@ class Stream:
     def note(self, record: Record, salt: bytes) -> tuple[Record, bytes]:
         """Return the record of the request with what became of its answer, and the part of the response.
 
-        `salt` is used for nothing else. To be called once: what was kept of the body is let go of.
+        `salt` is used for nothing else. To be called once, when all is over: caller and body are let go of.
         """
         beginning = bytes(self._beginning)
         self._beginning.clear()
+        del self._send
         response, part = capture_passed(beginning, self._size, self._digest.digest(), self._policy, salt)
         streamed = replace(
             record,

@@ -205,6 +205,8 @@ class ServerProtocol(asyncio.Protocol):
         except Exception as defect:  # noqa: BLE001 - a defect is one failed request, never a connection that hangs
             self._stop_short(turn, defect_of(defect))
             return
+        finally:
+            request.outlet = None  # who keeps the request does not keep the connection
         if self._relaying is None:
             self._send(turn, written)
         else:

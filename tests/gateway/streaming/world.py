@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from socket import socket
 from ssl import SSLContext
 from typing import Any
 
@@ -32,6 +31,7 @@ from gateway.shadow import Shadows
 from gateway.snapshot import PreparedVersion, Rules
 from gateway.wire.asgi import AsgiFace
 from gateway.wire.client import PooledClient
+from gateway.wire.listening import Listening, bind
 from gateway.wire.port import Port
 from gateway.wire.serving import serve_data_until
 from routing import encode_document, parse_route
@@ -285,12 +285,11 @@ async def world(
         plane = DataPlane(rules, kept, shadows, board, Origin("g", "w-0"), RequestLines("info"), Guards(board))
         face = OipV2Face(plane, Inquiries(rules, kept))
         port = Port(face, AsgiFace(face.handle, 2**20), LimitSettings(**(limits or {})))
-        listening = socket()
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(2048)
-        listening.setblocking(False)
+        listening = bind("127.0.0.1", 0, "port")
         number, stop = listening.getsockname()[1], asyncio.Event()
-        serving = asyncio.create_task(serve_data_until(stop, port, listening, tls or TlsSettings(), drain_seconds))
+        serving = asyncio.create_task(
+            serve_data_until(stop, port, Listening(listening), tls or TlsSettings(), drain_seconds)
+        )
         made = World(number, backends, plane, kept, board, port, rules, shadows, stop, [])
         try:
             yield made
