@@ -31,7 +31,7 @@ def test_a_connection_that_has_ended_leaves_nothing_to_the_garbage_collector(pat
             await until(lambda: opened.echo.seen)
             (connection,) = opened.port.connections
             assert isinstance(connection, ServerProtocol)
-            left = [weakref.ref(connection), weakref.ref(connection._receiver)]
+            left: list[weakref.ref[Any]] = [weakref.ref(connection), weakref.ref(connection._receiver)]
             del connection
             writer.close()
             await until(lambda: not any(one() for one in left))
