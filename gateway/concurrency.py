@@ -5,8 +5,9 @@ is what the present is held against. It is overloaded when for 100 ms not even i
 times that (a route's field): a queue that never drains, as CoDel finds one, and no mere burst or slow request. The
 limit is what Little's law gives: its rate × the time allowed. It is known, and in force, as soon as more than half of
 the time to spare is used for 100 ms, when nobody is refused by it yet. From there it gropes upwards while requests are
-refused and the version keeps within its time, and a minute after the last refusal it is lifted. What is over the limit
-is refused at once: nothing is queued here. A version that answers in its time is never limited.
+refused and the version keeps within its time, but never beyond what its present rate gives: the fastest of many answers
+may be in time when most are not. A minute after the last refusal it is lifted. What is over the limit is refused at
+once: nothing is queued here. A version that answers in its time is never limited.
 
 Sources, none of whose code is used: the minimum over an interval as the sign of a standing queue, RFC 8289 (CoDel),
 sections 3.2 and 3.3; rate × unhurried time × gain, BBR (draft-cardwell-iccrg-bbr-congestion-control-02, section 4.2);
@@ -53,6 +54,7 @@ class Limit:
         "_served",
         "_slow_served",
         "_slow_us",
+        "_steady_served",
         "_steady_us",
         "_total_us",
         "in_flight",
@@ -71,7 +73,8 @@ class Limit:
         self.unhurried_us = 0
         self.watched = False
         self._held = False
-        self._slow_us = self._slow_served = self._doubt_us = self._steady_us = self._calm_us = 0
+        self._slow_us = self._slow_served = self._doubt_us = 0
+        self._steady_us = self._steady_served = self._calm_us = 0
         self._begin()
 
     def _begin(self) -> None:
@@ -136,7 +139,7 @@ class Limit:
     # ── slow ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _slow(self) -> None:
-        self._steady_us = self._calm_us = 0
+        self._steady_us = self._steady_served = self._calm_us = 0
         if self.most == UNLIMITED:  # until it is clear, it shall at least not become worse
             self._held, self.most = True, max(LEAST, self.in_flight)
         self._slow_us += self._lasted_us
@@ -181,9 +184,13 @@ class Limit:
             return
         self.most = max(self.most, LEAST)
         self._steady_us += self._lasted_us
-        if self.refused and self._steady_us >= _INTERVAL_US and self._fastest_us <= self._allowed_us() * 3 // 4:
-            self._steady_us = 0
-            self.most += max(1, self.most // (2 if self._fastest_us <= self._allowed_us() // 2 else 20))
+        self._steady_served += self._served
+        allowed_us = self._allowed_us()
+        if self.refused and self._steady_us >= _INTERVAL_US and self._fastest_us <= allowed_us * 3 // 4:
+            step = max(1, self.most // (2 if self._fastest_us <= allowed_us // 2 else 20))
+            enough = self._steady_served * allowed_us // self._steady_us
+            self.most = max(self.most, min(self.most + step, enough))
+            self._steady_us = self._steady_served = 0
 
 
 Name = tuple[str, str]

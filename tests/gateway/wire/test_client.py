@@ -340,8 +340,8 @@ def test_no_connection_leaks_when_requests_are_cancelled_at_any_instant(run: Run
             assert [reply.body for reply in both] == [b"ok", b"ok"], "both connections are still to be had"
             assert open_sockets() <= listening + 4, "sockets beyond two idle connections are left"
             await client.close()
-            await until(lambda: open_sockets() == listening, "sockets are left after close")
-        await until(lambda: open_sockets() == before, "sockets are left after the test")
+            await until(lambda: open_sockets() <= listening, "sockets are left after close")
+        await until(lambda: open_sockets() <= before, "sockets are left after the test")
 
     run(work())
 
@@ -365,7 +365,7 @@ def test_no_connection_leaks_when_requests_fail_or_time_out(run: Run) -> None:
             failures = await asyncio.gather(*attempts, return_exceptions=True)
             assert {type(failure) for failure in failures} >= {DeadlineExceeded, BackendProtocolError}
             assert all(isinstance(failure, ServingError) for failure in failures)
-            await until(lambda: open_sockets() == listening, "sockets are left after failures")
+            await until(lambda: open_sockets() <= listening, "sockets are left after failures")
         await client.close()
 
     server = Server(script)

@@ -106,8 +106,8 @@ def test_every_reply_is_the_callers_own_when_others_leave_at_random_moments(run:
             assert misbehaves or not outcomes["failed"]
             await until(lambda: open_sockets() <= listening + 2 * CONNECTIONS, "sockets beyond idle ones are left")
             await client.close()
-            await until(lambda: open_sockets() == listening, "sockets are left after close")
-        await until(lambda: open_sockets() == before, "sockets are left after the test")
+            await until(lambda: open_sockets() <= listening, "sockets are left after close")
+        await until(lambda: open_sockets() <= before, "sockets are left after the test")
         await until(lambda: len(asyncio.all_tasks()) == 1, "tasks are left")
 
     run(work())

@@ -618,7 +618,7 @@ def test_client_that_is_closed_ends_waiting_requests_too_and_takes_no_more(run: 
             with pytest.raises(Stopping):
                 await send(client, server.url)
             await client.close()
-        await until(lambda: open_sockets() == before, "sockets are left after close")
+        await until(lambda: open_sockets() <= before, "sockets are left after close")
 
     run(work())
 
@@ -636,8 +636,8 @@ def test_client_that_is_closed_while_it_connects_leaves_nothing(run: Run) -> Non
                 await client.close()
                 ends = await asyncio.gather(*requests, return_exceptions=True)
                 assert all(isinstance(end, Stopping) or getattr(end, "body", None) == b"ok" for end in ends)
-            await until(lambda: open_sockets() == listening, "sockets are left")
-        await until(lambda: open_sockets() == before, "sockets are left after close")
+            await until(lambda: open_sockets() <= listening, "sockets are left")
+        await until(lambda: open_sockets() <= before, "sockets are left after close")
 
     run(work())
 

@@ -187,7 +187,7 @@ def test_leaving_the_block_early_closes_the_connection(run: Run) -> None:
             async with stream(client, server.url) as answer:
                 assert await anext(aiter(answer)) == EVENTS[0]
             await until(lambda: server.closed == 1, "the connection of a stream nobody reads is still open")
-            await until(lambda: open_sockets() == listening, "a socket is left")
+            await until(lambda: open_sockets() <= listening, "a socket is left")
         await client.close()
 
     run(work())
@@ -545,7 +545,7 @@ def test_streams_that_are_cancelled_at_any_instant_leave_nothing(run: Run) -> No
             assert finished == 4
             assert open_sockets() <= listening + 4
             await client.close()
-            await until(lambda: open_sockets() == listening, "sockets are left after close")
-        await until(lambda: open_sockets() == before, "sockets are left after the test")
+            await until(lambda: open_sockets() <= listening, "sockets are left after close")
+        await until(lambda: open_sockets() <= before, "sockets are left after the test")
 
     run(work())
