@@ -85,13 +85,13 @@ class Flight(Struct, eq=False):
         self.attempts += (tried.attempt,)
         self.queue_us += tried.queue_us
         self.outcome = tried.outcome
-        self.error = tried.error
+        self.error = tried.error if tried.error is None else _without_frames(tried.error)
         self.error_code = tried.error_code
 
     def fail(self, error: GatewayError) -> None:
         """Note an error outside any try."""
         self.outcome = "failed" if isinstance(error, ServingError) else "refused"
-        self.error = error
+        self.error = _without_frames(error)
         self.error_code = error.code
 
     async def pass_on(self, begun: Begun) -> None:
@@ -198,6 +198,14 @@ def begin(request: InferRequest) -> Flight:
     """Return the flight of a request that has just arrived."""
     record_id = new_record_id(request.received_ns)
     return Flight(request, record_id, request_id_of(request.headers, record_id))
+
+
+def _without_frames(error: GatewayError) -> GatewayError:
+    """Return an error that holds on to no frame of the request any more, which would hold on to the error in turn: with
+    the connection, all of it would be left to the garbage collector.
+    """
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return error
 
 
 def _cut(text: str) -> str:

@@ -29,8 +29,10 @@ from gateway.metrics import Lag
 from gateway.ports import AuditStore, Batch, Gap, JournalPosition
 from gateway.record import Frame
 
-TICK_SECONDS = 0.1
-"""How often the journals are looked at; with what a commit takes, a record is in the store well within 250 ms."""
+TICK_SECONDS = 0.05
+"""How often the journals are looked at; with what a commit takes, a record is in the store well within 250 ms. What has
+come meanwhile is one burst of work, which requests wait for where it has their processor: half as often, it is twice as
+long."""
 BATCH_FRAMES = 1_000
 BATCH_BYTES = 4 * 2**20
 _FIRST_RETRY_SECONDS = 0.1

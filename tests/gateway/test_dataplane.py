@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from time import monotonic_ns, time_ns
 from typing import Any
@@ -22,7 +23,7 @@ from gateway.dataplane import DataPlane
 from gateway.errors import AuditUnavailable, BodyTooLarge
 from gateway.examples import digit_samples, digits_folder
 from gateway.executors.onnx import OnnxExecutor
-from gateway.flight import Origin
+from gateway.flight import Flight, Origin
 from gateway.gauges import BoardFolder
 from gateway.guards import Guards
 from gateway.inquiries import Inquiries
@@ -154,16 +155,17 @@ async def serving(
     audit, archive = SqliteAudit(folder / "audit"), SqliteRevisions(folder / "revisions.db")
     boards = BoardFolder(folder / "run")
     watch = StoreWatch(store, folder / "rules", boards)
-    control = ControlPlane(store, audit, archive, inspect, watch, boards, gateway="gateway", publish_wait_s=10.0)
+    make = partial(ControlPlane, store, audit, archive, inspect, watch, boards, gateway="gateway")
+    control, alone = make(publish_wait_s=10.0), make(publish_wait_s=0.0)  # until there is a worker, none is waited for
     origin = ChangeOrigin("test", "", f"{folder.name}-cohort")
     for version in ("1", "2", "3"):
         source = digits_folder() / version
         document = json.loads((source / "manifest.json").read_text())
         document["backend"]["onnx"]["path"] = str(source / "model.onnx")
-        await control.register(
+        await alone.register(
             "digits", json.dumps(document).encode(), False, ChangeOrigin("test", "", f"{folder.name}{version}")
         )
-    await control.put_cohort("beta", b'{"name": "beta", "keys": ["bea"]}', None, origin)
+    await alone.put_cohort("beta", b'{"name": "beta", "keys": ["bea"]}', None, origin)
     rules = Rules(store, executor_for, folder / "rules", board, RulesSettings(), "gateway/w0")
     kept = Kept()
     limits: list[Mapping[tuple[str, str], int]] = []
@@ -305,6 +307,20 @@ def test_what_the_wire_refused_is_recorded_with_the_size_it_announced(run: Calla
         assert (record.request.size, record.request.kept, record.error_code) == (10**9, False, "body_too_large")
         assert (made.kept.request(-1).body, made.kept.request(-1).sha256) == (None, "")
         assert fits(made.kept.parts[-1][0], record.request)
+
+    run(test)
+
+
+def test_a_request_that_failed_leaves_nothing_to_the_garbage_collector(run: Callable[..., None]) -> None:
+    async def test(made: Serving, _: Rules) -> None:
+        gc.collect()
+        gc.disable()
+        try:
+            for asked in ({"model": "nobody"}, {"body": b"no json"}, {"version": "99"}):
+                assert (await made.infer(**asked)).rendered.status >= 400
+            assert not [one for one in gc.get_objects() if isinstance(one, Flight)]
+        finally:
+            gc.enable()
 
     run(test)
 
