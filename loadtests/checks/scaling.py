@@ -2,7 +2,7 @@
 
 Belongs here: pairs of runs that differ in the number of workers. Never here: the cost of one request.
 
-How it is measured on two cores: the digits model in process (so no backend takes a core) and few connections, 8 for
+How it is measured on two cores: the digits model in process (so no backend takes a core) and few connections, 16 for
 each worker. Load generator and control process still need some of the two cores, which a second worker therefore cannot
 have; their time is read from /proc and taken off what was free to the workers:
 
@@ -28,7 +28,7 @@ from loadtests.checks.verdict import DISTURBED, Stage, Verdict, at_least
 from loadtests.peers.gateways import SPLIT
 from loadtests.peers.loads import digits_load
 
-CONNECTIONS_PER_WORKER = 8
+CONNECTIONS_PER_WORKER = 16
 
 
 class _Carried(Struct, frozen=True):
