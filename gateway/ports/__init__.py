@@ -48,6 +48,7 @@ from gateway.ports.rules import (
 from gateway.ports.serving import (
     Executor,
     ExecutorFactory,
+    Flows,
     InferProtocol,
     UpstreamClient,
     UpstreamReply,
@@ -67,6 +68,7 @@ __all__ = [
     "Executor",
     "ExecutorFactory",
     "Filter",
+    "Flows",
     "Gap",
     "Head",
     "Holding",

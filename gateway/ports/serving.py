@@ -14,6 +14,9 @@ from gateway.catalog import Manifest, Signature
 from gateway.errors import GatewayError
 from gateway.messages import Flow, Headers, Readiness, Rendered, Result, Tensors, Work
 
+Flows = Callable[[int, Headers], bool]
+"""Tells by the status and the headers of a backend's answer, names in lower case, whether to hand it on as it comes."""
+
 
 class InferProtocol(Protocol):
     """One wire protocol's half of an inference: bodies to tensors and back, errors to bodies."""
@@ -101,7 +104,7 @@ class UpstreamClient(Protocol):
         body: bytes,
         deadline_ns: int,
         lane: str,
-        flows: Callable[[int, Headers], bool] | None = None,
+        flows: Flows | None = None,
     ) -> UpstreamReply:
         """Send one request and return the whole answer before `deadline_ns` (monotonic).
 

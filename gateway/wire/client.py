@@ -22,12 +22,11 @@ from typing import Final
 
 from gateway.errors import DeadlineExceeded, Stopping
 from gateway.messages import Headers
-from gateway.ports import UpstreamReply, UpstreamStream
+from gateway.ports import Flows, UpstreamReply, UpstreamStream
 from gateway.tasks import Tasks
 from gateway.wire.alarm import NEVER, Alarm
 from gateway.wire.connecting import Connector, Resolve, resolve
 from gateway.wire.exchange import Exchange, WholeExchange
-from gateway.wire.flowing import Flows
 from gateway.wire.pool import Limits, Pool
 from gateway.wire.streamed import StreamedExchange
 from gateway.wire.target import Origin, encode_head, parse_target

@@ -9,8 +9,8 @@ from typing import Protocol
 
 from gateway.arrival import Arrival
 from gateway.errors import ServingError
-from gateway.ports import UpstreamReply
-from gateway.wire.flowing import Flowing, Flows
+from gateway.ports import Flows, UpstreamReply
+from gateway.wire.flowing import Flowing
 from gateway.wire.reply import ReplyReader
 from gateway.wire.target import Target
 

@@ -9,10 +9,6 @@ from typing import Protocol
 
 from gateway.arrival import Arrival
 from gateway.errors import ServingError
-from gateway.messages import Headers
-
-Flows = Callable[[int, Headers], bool]
-"""Tells by status and headers whether a reply is to be handed on as it comes."""
 
 
 class Source(Protocol):

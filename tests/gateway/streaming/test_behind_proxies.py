@@ -22,9 +22,7 @@ def test_a_stream_passes_through_a_proxy_piece_by_piece(name: str, end: str, tmp
             answering = await world.backends["1"].next()
             answering.begin()
             await call.head()
-            for number in range(5):
-                answering.send(b"data: %d\n\n" % number)
-                assert await call.piece() == b"data: %d\n\n" % number
+            await call.in_step(answering, 5)
             if end == "complete":
                 answering.end()
                 assert await call.piece() == b""

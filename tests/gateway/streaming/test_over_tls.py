@@ -31,9 +31,7 @@ def test_each_piece_is_with_the_caller_before_the_next_is_sent(tmp_path: Path) -
             answering = await world.backends["1"].next()
             answering.begin()
             await call.head()
-            for number in range(10):
-                answering.send(b"data: %d\n\n" % number)
-                assert await call.piece() == b"data: %d\n\n" % number
+            await call.in_step(answering, 10)
             answering.end()
             assert await call.piece() == b""
         assert {record.streamed for record in world.kept.records} == {"complete"}

@@ -327,9 +327,7 @@ def test_a_stream_may_come_to_its_end_while_the_port_drains(tmp_path: Path) -> N
         call, answering = await world.begun()
         world.stop.set()
         await until(lambda: world.port.draining)
-        for number in range(3):
-            answering.send(b"data: %d\n\n" % number)
-            assert await call.piece() == b"data: %d\n\n" % number
+        await call.in_step(answering, 3)
         answering.end()
         assert await call.piece() == b""
         assert await call.all_that_comes() == b""

@@ -169,6 +169,13 @@ class Call:
         async with asyncio.timeout(PATIENCE):
             return await self.reader.read()
 
+    async def in_step(self, answering: Answering, count: int) -> None:
+        """Have `count` events sent, each once the one before it is here as a piece of its own."""
+        for number in range(count):
+            event = b"data: %d\n\n" % number
+            answering.send(event)
+            assert await self.piece() == event
+
     async def pieces_until_cut(self) -> bytes:
         """Read chunks until the connection is closed, which must come before the last of them."""
         body = b""
