@@ -59,6 +59,11 @@ class Arrival(Generic[T]):
         if callback in self._callbacks:
             self._callbacks.remove(callback)
 
+    @property
+    def awaited(self) -> bool:
+        """Whether anybody waits for it now."""
+        return bool(self._callbacks)
+
     def result(self) -> T:
         """Return the value, or raise the error. Only once it has come."""
         if self._error is not None:

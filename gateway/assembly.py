@@ -22,6 +22,7 @@ from gateway.wire.trust import trust
 
 try:
     from gateway.executors.onnx import OnnxExecutor
+    from gateway.executors.onnx_inline import InlineRuns
 except ModuleNotFoundError:  # the extra `onnx` is not installed; versions that need it are refused with words
     OnnxExecutor = None  # type: ignore[assignment,misc]
 
@@ -82,12 +83,14 @@ def executor_factory(
     for pool in pools.values():
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)
 
+    inline = InlineRuns() if OnnxExecutor is not None else None
+
     def make(manifest: Manifest) -> Executor:
         if manifest.backend.http is not None:
             return HttpExecutor(manifest, client, standings)
         if OnnxExecutor is None:
             raise ArtifactInvalid("ONNX versions need onnxruntime: pip install 'pointsman[onnx]'")
-        return OnnxExecutor(manifest, settings.onnx, pools)
+        return OnnxExecutor(manifest, settings.onnx, pools, inline)
 
     return make
 

@@ -1,7 +1,8 @@
 """Versions that run in process with ONNX Runtime: fast runs on the event loop, the others in a pool of threads.
 
 Belongs here: preparing a version, when and where it runs, and stopping it at its deadline. Never here: what ONNX
-Runtime says of a model (`onnx_session`), how long a run should take (`onnx_pace`), rules, records.
+Runtime says of a model (`onnx_session`), how long a run should take (`onnx_pace`), when the fast ones have their turn
+(`onnx_inline`), rules, records.
 
 Threads: every method belongs to one event loop. What leaves it for a thread (`timed_run`, and the reading of large
 bodies) has all it needs in its arguments: a session (which takes any number of runs at once), bytes or arrays that
@@ -31,8 +32,9 @@ from gateway.errors import (
     VersionNotReady,
 )
 from gateway.executors.onnx_batching import Batcher, Started, can_batch
+from gateway.executors.onnx_inline import InlineRuns
 from gateway.executors.onnx_pace import Pace
-from gateway.executors.onnx_runs import BACKEND, Feed, TimedRun, timed_inline, timed_run
+from gateway.executors.onnx_runs import BACKEND, Feed, TimedRun, timed_run
 from gateway.executors.onnx_session import DTYPES, FATAL, Loaded, load
 from gateway.logs import logger
 from gateway.messages import Readiness, Rendered, Result, Tensors, Work
@@ -59,7 +61,15 @@ class OnnxExecutor:
     thread then ends by itself.
     """
 
-    def __init__(self, manifest: Manifest, settings: OnnxSettings, pools: Mapping[str, ThreadPoolExecutor]) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        settings: OnnxSettings,
+        pools: Mapping[str, ThreadPoolExecutor],
+        inline: InlineRuns | None = None,
+    ) -> None:
+        """`inline` is where fast runs meet those of other versions; None has this one's among themselves."""
+        self._inline = inline if inline is not None else InlineRuns()
         self._manifest = manifest
         self._settings = settings
         self._pools = pools
@@ -137,11 +147,12 @@ class OnnxExecutor:
         tensors = await self._decode(work, protocol, loaded.signature)
         names = tensors.outputs or tuple(loaded.datatypes)
         elements = _elements(tensors.inputs)
+        submitted = monotonic_ns()
         if self._pace.expected_ns(elements) < self._inline_below_ns:
-            queue_ns, ((arrays, started, ended), taken_ns) = 0, timed_inline(loaded.session, names, tensors.inputs)
+            run = self._inline.submit(loaded.session, names, tensors.inputs, work.deadline_ns)
+            (arrays, started, ended), taken_ns = await run
             self._pace.observe(elements, taken_ns)
         else:
-            submitted = monotonic_ns()
             batcher = self._batchers.get(work.lane)
             if batcher is not None and batcher.splits:
                 arrays, started, ended = await in_task(
@@ -150,10 +161,9 @@ class OnnxExecutor:
             else:
                 arrays, started, ended = await self._run_in_thread(loaded.session, names, tensors.inputs, work)
                 self._pace.observe(elements, ended - started)
-            queue_ns = started - submitted
         outputs = [(name, loaded.datatypes[name], array) for name, array in zip(names, arrays, strict=True)]
         body = protocol.encode(self._manifest.model, self._manifest.version, tensors.oip_id, outputs)
-        return Result(Rendered(200, body), BACKEND, queue_ns, ended - started)
+        return Result(Rendered(200, body), BACKEND, started - submitted, ended - started)
 
     async def release(self) -> None:
         """Drop the session. Runs that still hold it end as they would have; the last one frees it."""

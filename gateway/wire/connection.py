@@ -14,10 +14,12 @@ from collections.abc import Callable
 from typing import Final, Literal, Protocol, cast
 
 from gateway.errors import BackendProtocolError, BackendUnreachable, DeadlineExceeded, ServingError
+from gateway.together import Together
 from gateway.wire.alarm import NEVER
 from gateway.wire.exchange import Exchange
 from gateway.wire.reply import NotHttp, ReplyReader, TooLarge
 
+Progress = Literal["nothing", "request", "answer"]
 _COPIED: Final = 65_536
 """Up to so many bytes, copying a body behind its head costs less than a second call."""
 
@@ -35,11 +37,18 @@ class Owner(Protocol):
         """Send an exchange again, over a connection that has not been used, when the one that had it is lost."""
 
 
+def depart(connections: list["Connection"]) -> None:
+    """Have the requests of connections leave that were given one in this turn of the event loop (why: `together`)."""
+    for connection in connections:
+        connection.depart()
+
+
 class Connection(asyncio.Protocol):
     """A connection. `due_ns` is when it has to be looked at next: its exchange's deadline, or its own while idle."""
 
     __slots__ = (
         "_backend",
+        "_departures",
         "_exchange",
         "_heard",
         "_owner",
@@ -48,6 +57,7 @@ class Connection(asyncio.Protocol):
         "_reply",
         "_transport",
         "_unasked",
+        "_unsent",
         "_used",
         "_writable",
         "closing",
@@ -56,10 +66,11 @@ class Connection(asyncio.Protocol):
         "retire_ns",
     )
 
-    def __init__(self, owner: Owner, backend: str, retire_ns: int) -> None:
-        """Belong to `owner`, and take no new exchange after `retire_ns`."""
+    def __init__(self, owner: Owner, backend: str, retire_ns: int, departures: Together["Connection"]) -> None:
+        """Belong to `owner`, and take no new exchange after `retire_ns`; `departures` does what `depart` does."""
         self._owner = owner
         self._backend = backend
+        self._departures = departures
         self.retire_ns = retire_ns
         self.due_ns = NEVER
         self.closing = self.lost = False
@@ -68,33 +79,42 @@ class Connection(asyncio.Protocol):
         self._used = False
         self._heard = False
         self._unasked = False
+        self._unsent = False
         self._paused = False
         self._writable: asyncio.Future[None] | None = None
 
     # ── what the pool does ───────────────────────────────────────────────────────────────────────────────────────
 
-    def quiet(self) -> bool:
-        """Tell whether it is open and nothing has come since the last reply.
-
-        The event loop may have had no turn to say so, and what a backend sends on its own would be taken for the
-        answer to the next request. (What it sends only after that request has left cannot be told from its answer, by
-        any client of HTTP/1.1.)
-        """
-        return not self.closing and not self._pending.poll(0)
-
     def send(self, exchange: Exchange) -> None:
-        """Send a request; its exchange hears of the reply."""
+        """Send a request, at the end of this turn of the event loop; its exchange hears of the reply."""
         self._exchange = exchange
         self._heard = False
         self.due_ns = exchange.deadline_ns
         self._reply.begin(exchange.head_only, exchange.limit)
+        self._unsent = True
+        self._departures.add(self)
+        exchange.placed(self)
+
+    def depart(self) -> None:
+        """Write the request that is put off, if nothing has come since the last reply.
+
+        The event loop may have had no turn to say so, and what a backend sends on its own would be taken for the
+        answer to this request. (What it sends only after that has left cannot be told from its answer, by any client of
+        HTTP/1.1.)
+        """
+        exchange = self._exchange
+        if not self._unsent or exchange is None or self._transport.is_closing():
+            return
+        if self._used and self._pending.poll(0):
+            self.abort()
+            return
+        self._unsent = False
         body = exchange.body
         if len(body) <= _COPIED:
             self._transport.write(exchange.head + body)
         else:
             self._transport.write(exchange.head)
             self._transport.write(body)
-        exchange.placed(self)
 
     def abandon(self, exchange: Exchange) -> None:
         """Give an exchange up, and with it the connection, unless it is over already."""
@@ -127,14 +147,14 @@ class Connection(asyncio.Protocol):
 
     def unusable(self) -> ServingError:
         """Return why a new connection is closing before anything was asked."""
-        if self._unasked:
-            return BackendProtocolError(f"{self._backend} speaks before it is asked, so it is not HTTP", self._backend)
-        return self._cut_off(None, "nothing")
+        return self._why_lost(None, "nothing")
 
     # ── what an exchange does ────────────────────────────────────────────────────────────────────────────────────
 
     def send_part(self, data: bytes) -> None:
         """Send a piece of the request's body."""
+        if self._unsent:
+            self.depart()
         self._transport.write(data)
 
     async def writable(self) -> None:
@@ -163,7 +183,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Read on in the reply."""
         exchange = self._exchange
-        if exchange is None:
+        if exchange is None or self._unsent:
             self._unasked = True
             self.abort()
             return
@@ -201,7 +221,8 @@ class Connection(asyncio.Protocol):
             self._owner.repeat(exchange)
         self._owner.lost(self)
         if exchange is not None and not again:
-            exchange.fail(self._cut_off(exc, "answer" if self._heard else "request"))
+            progress: Progress = "answer" if self._heard else "nothing" if self._unsent else "request"
+            exchange.fail(self._why_lost(exc, progress))
         self._reply.let_go()
 
     def pause_writing(self) -> None:
@@ -253,7 +274,9 @@ class Connection(asyncio.Protocol):
         self.due_ns = NEVER
         way()
 
-    def _cut_off(self, exc: Exception | None, progress: Literal["nothing", "request", "answer"]) -> BackendUnreachable:
+    def _why_lost(self, exc: Exception | None, progress: Progress) -> ServingError:
+        if self._unasked:
+            return BackendProtocolError(f"{self._backend} speaks before it is asked, so it is not HTTP", self._backend)
         why = f": {exc.reason or exc}" if isinstance(exc, ssl.SSLError) else ""
         cut = f"{self._backend} closed the connection before its whole answer had come{why}"
         error = BackendUnreachable(cut, self._backend)

@@ -18,6 +18,7 @@ from msgspec import Struct
 from gateway.errors import BackendUnreachable, DeadlineExceeded, InternalError, Overloaded, ServingError, Stopping
 from gateway.logs import logger
 from gateway.tasks import Tasks
+from gateway.together import Together
 from gateway.wire.alarm import NEVER, Alarm
 from gateway.wire.connection import Connection
 from gateway.wire.exchange import Exchange
@@ -45,6 +46,7 @@ class Pool:
         limits: Limits,
         *,
         opener: Opener,
+        departures: Together[Connection],
         alarm: Alarm,
         tasks: Tasks,
         left: Callable[["Pool"], None],
@@ -52,6 +54,7 @@ class Pool:
         self.origin = origin
         self._limits = limits
         self._opener = opener
+        self._departures = departures
         self._alarm = alarm
         self._tasks = tasks
         self._left = left
@@ -72,10 +75,9 @@ class Pool:
         """
         while self._idle:
             connection = self._idle.pop()
-            if connection.quiet():
+            if not connection.closing:
                 connection.send(exchange)
                 return
-            connection.abort()
         if len(self._waiting) >= self._limits.queue + self._limits.count - len(self._open):
             raise self._too_many()
         self._waiting[exchange] = None
@@ -125,10 +127,6 @@ class Pool:
         now = monotonic_ns()
         if now >= connection.retire_ns or self._stopped:
             connection.close()
-        elif not self._waiting:
-            self._keep(connection, now)
-        elif not connection.quiet():
-            connection.abort()
         elif (exchange := self._next(self._waiting)) is not None:
             connection.send(exchange)
         else:
@@ -175,7 +173,7 @@ class Pool:
         self._leave_if_empty()
 
     def _new_connection(self) -> Connection:
-        return Connection(self, self.origin.name, monotonic_ns() + self._limits.age_ns)
+        return Connection(self, self.origin.name, monotonic_ns() + self._limits.age_ns, self._departures)
 
     def _begin(self, connection: Connection) -> None:
         if not connection.lost:

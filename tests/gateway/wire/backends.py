@@ -8,6 +8,7 @@ open_sockets        how many sockets this process has, so that none is left behi
 import asyncio
 import ssl
 import time
+from asyncio.trsock import TransportSocket
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
@@ -34,6 +35,7 @@ class Server:
         self._address = (host, port)
         self._running: set[asyncio.Task[None]] = set()
         self.connections = 0
+        self.sockets: list[TransportSocket] = []
         self.closed = 0
         self.url = ""
         self.port = 0
@@ -65,6 +67,7 @@ class Server:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.sockets.append(writer.get_extra_info("socket"))
         try:
             await self._script(reader, writer)
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):

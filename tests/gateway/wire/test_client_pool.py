@@ -2,15 +2,18 @@
 
 import asyncio
 import gc
+import os
+import select
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from gateway import arrival
 from gateway.errors import BackendProtocolError, BackendUnreachable, DeadlineExceeded, Stopping
+from gateway.ports import UpstreamReply
 from gateway.wire.connection import Connection
 from gateway.wire.reply import ReplyReader
 from tests.gateway.wire.backends import (
@@ -172,6 +175,51 @@ def test_connection_that_was_opened_for_one_who_left_serves_the_next(run: Run) -
         await client.close()
 
     run(work())
+
+
+# ── when they leave ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_requests_of_one_turn_of_the_event_loop_leave_together_at_its_end(run: Run) -> None:
+    async def work() -> None:
+        client, gate, arrived = make_client(), asyncio.Event(), list[str]()
+        async with Server(holding(gate, arrived)) as server:
+            both = [asyncio.create_task(send(client, server.url + f"/{number}")) for number in range(2)]
+            await until(lambda: len(arrived) == 2, "two connections were not opened")
+            gate.set()
+            await asyncio.gather(*both)
+            with select.epoll() as epoll:
+                for ours in server.sockets:
+                    epoll.register(ours, select.EPOLLIN)
+                replies: list[UpstreamReply] = []
+                for number in range(2):
+                    arrival.Run(_keep(replies, send(client, server.url + f"/again/{number}"))).go()
+                assert epoll.poll(0) == []
+                await until(lambda: len(replies) == 2, "the requests did not leave")
+            assert server.connections == 2
+        await client.close()
+
+    run(work())
+
+
+def test_answer_that_comes_before_its_request_has_left_is_nobodys(run: Run) -> None:
+    async def work() -> None:
+        client = make_client()
+        async with Server(answering_each([OK, OK.replace(b"ok", b"no"), OK.replace(b"ok", b"me")])) as server:
+            await send(client, server.url)
+            replies: list[UpstreamReply] = []
+            arrival.Run(_keep(replies, send(client, server.url))).go()
+            os.write(server.sockets[0].fileno(), OK)
+            await until(lambda: len(replies) == 1, "the request was not sent again")
+            assert replies[0].body == b"no"
+            assert server.connections == 2
+        await client.close()
+
+    run(work())
+
+
+async def _keep(replies: list[UpstreamReply], reply: Awaitable[UpstreamReply]) -> None:
+    replies.append(await reply)
 
 
 # ── how long ─────────────────────────────────────────────────────────────────────────────────────────────────────
