@@ -4,7 +4,7 @@ Belongs here: the life of asyncio tasks. Never here: what a task does.
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
 
 from gateway.logs import logger
@@ -19,6 +19,12 @@ async def in_task(name: str, work: Coroutine[Any, Any, T]) -> T:
     For what asks for the current task, as `asyncio.timeout` does: a request has none (`gateway.arrival.Run`).
     """
     return await asyncio.get_running_loop().create_task(work, name=name)
+
+
+async def within(seconds: float, job: Awaitable[T]) -> T:
+    """Return what `job` returns. Raises `TimeoutError` when it takes longer."""
+    async with asyncio.timeout(seconds):
+        return await job
 
 
 class Tasks:

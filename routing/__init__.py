@@ -5,6 +5,8 @@ Never here: `async`, a clock, randomness, logging, Redis, or anything of `gatewa
 """
 
 from routing.codec import DocumentError, encode_document, parse_cohort, parse_route
+from routing.explain import Explanation, Step, explain
+from routing.facts import Facts
 from routing.hashing import shadow_hit, unit_digest
 from routing.moves import (
     Looked,
@@ -19,18 +21,15 @@ from routing.moves import (
     unanswered,
 )
 from routing.resolve import (
-    Explanation,
-    Step,
     VersionDenied,
     consulted_headers,
-    explain,
     named_versions,
     resolve,
     routing_key,
     shadows_for,
     standing,
 )
-from routing.types import BASIS_POINTS, Brake, Capture, Clause, Cohort, Decision, Facts, KeySource, Pin, Route, Shadow
+from routing.types import BASIS_POINTS, Brake, Capture, Clause, Cohort, Decision, KeySource, Pin, Route, Shadow
 
 __all__ = [
     "BASIS_POINTS",

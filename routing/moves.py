@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 
 from msgspec import Struct, field
 
+from routing.facts import Facts
 from routing.resolve import VersionDenied, consulted_headers, resolve
-from routing.types import Cohort, Decision, Facts, Route
+from routing.types import Cohort, Decision, Route
 
 _Outcome = tuple[Decision | None, Decision | None]
 """The decisions before and after; None: refused, or no route."""

@@ -2,7 +2,7 @@
 
 Belongs here: shapes and their limits, which msgspec checks while it converts, and the plain words for each limit
 (`Meta.description`), which a refusal quotes. Never here: a check that spans two fields (that is `codec`), or anything
-that chooses a version (that is `resolve`).
+that chooses a version (that is `resolve`), or by what (`facts`).
 """
 
 from collections.abc import Mapping
@@ -47,8 +47,8 @@ Weight = Annotated[
     int, Meta(ge=0, le=BASIS_POINTS, description="an integer from 0 to 10000 (basis points: 100 is 1 %)")
 ]
 Text = Annotated[str, Meta(max_length=1024)]
-ListedKey = Annotated[str, Meta(min_length=1, max_length=1024)]
 Reason = Literal["explicit", "pin", "split", "brake"]
+ListedKey = Annotated[str, Meta(min_length=1, max_length=1024)]
 
 
 class KeySource(Struct, frozen=True, forbid_unknown_fields=True):
@@ -143,23 +143,6 @@ class Cohort(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     def digests(self) -> frozenset[bytes]:
         """The unit digests (16 bytes each) of the listed keys, which is all that a decision compares."""
         return frozenset(unit_digest(key) for key in self.keys)
-
-
-class Facts(Struct, frozen=True):
-    """Everything about one request that a decision may look at.
-
-    `unit` is the 16-byte digest of the routing key, or of the record id when the request has none (then `keyed` is
-    False and no cohort lists it). `headers` has lower-case names; a name in upper case is never found.
-    `received_ns` is Unix time in nanoseconds. `braked` are the versions that the worker's brake diverts from, sorted.
-    """
-
-    unit: bytes
-    record_id: str
-    received_ns: int
-    keyed: bool = True
-    asked_version: str | None = None
-    headers: Mapping[str, str] = {}
-    braked: tuple[str, ...] = ()
 
 
 class Decision(Struct, frozen=True):

@@ -4,7 +4,6 @@ Belongs here: one request and its answer, which headers may pass, and what count
 connections (that is `wire`), which URL (`http_endpoints`), rules, records, retries.
 """
 
-import asyncio
 import time
 from functools import lru_cache
 
@@ -13,11 +12,11 @@ from gateway.errors import BackendProtocolError, BackendUnreachable, DeadlineExc
 from gateway.executors.http_endpoints import Endpoint, Endpoints
 from gateway.executors.http_health import HealthChecks
 from gateway.executors.http_metadata import not_ready, parse_metadata
+from gateway.executors.http_readiness import first_ready
 from gateway.executors.http_streams import Arrived, flows, is_stream
 from gateway.messages import Begun, Headers, Readiness, Rendered, Result, Work
 from gateway.ports import InferProtocol, UpstreamClient, UpstreamReply
 from gateway.standings import Standings
-from gateway.tasks import Tasks
 from gateway.timeouts import TIMEOUT_HEADER, remaining
 
 REQUEST_HEADERS = ("accept", "accept-language", "content-type", "tracestate")
@@ -81,18 +80,8 @@ class HttpExecutor:
         with its signature if it tells.
         """
         refusals = [_trouble(endpoint) for endpoint in self._endpoints.all if not endpoint.standing]
-        asking = Tasks()
         bases = [endpoint.url for endpoint in self._endpoints.all if endpoint.standing]
-        answers = [asking.start(f"ready {base}", self._ask(base)) for base in bases]
-        try:
-            for answer in asyncio.as_completed(answers):
-                readiness: Readiness = await answer
-                if readiness.ready:
-                    return readiness
-                refusals.append(readiness.why)
-        finally:
-            await asking.cancel()
-        return Readiness(False, "; ".join(refusals))
+        return await first_ready({base: self._ask(base) for base in bases}, refusals)
 
     async def execute(self, work: Work, protocol: InferProtocol) -> Result:  # noqa: ARG002 - the body stays as it is
         """Forward the body to the URL with the fewest requests in flight and pass its answer on, whatever its status;

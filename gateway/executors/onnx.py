@@ -12,7 +12,7 @@ nobody changes, and run options of its own, of which the loop sets `terminate` a
 import asyncio
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from time import monotonic_ns
 from typing import Any, TypeVar
@@ -39,7 +39,7 @@ from gateway.executors.onnx_session import DTYPES, FATAL, Loaded, load
 from gateway.logs import logger
 from gateway.messages import Readiness, Rendered, Result, Tensors, Work
 from gateway.ports import InferProtocol
-from gateway.tasks import in_task
+from gateway.tasks import in_task, within
 
 _WARM_UP_RUNS = 5
 _WARM_UP_ENOUGH_NS = 50_000_000
@@ -69,7 +69,7 @@ class OnnxExecutor:
         inline: InlineRuns | None = None,
     ) -> None:
         """`inline` is where fast runs meet those of other versions; None has this one's among themselves."""
-        self._inline = inline if inline is not None else InlineRuns()
+        self._fast_runs = inline if inline is not None else InlineRuns()
         self._manifest = manifest
         self._settings = settings
         self._pools = pools
@@ -149,7 +149,7 @@ class OnnxExecutor:
         elements = _elements(tensors.inputs)
         submitted = monotonic_ns()
         if self._pace.expected_ns(elements) < self._inline_below_ns:
-            run = self._inline.submit(loaded.session, names, tensors.inputs, work.deadline_ns)
+            run = self._fast_runs.submit(loaded.session, names, tensors.inputs, work.deadline_ns)
             (arrays, started, ended), taken_ns = await run
             self._pace.observe(elements, taken_ns)
         else:
@@ -198,7 +198,7 @@ class OnnxExecutor:
         try:
             job = self._pools[work.lane].submit(call)
             seconds = (work.deadline_ns - monotonic_ns()) / 1e9
-            return await in_task("run in a thread", _within(seconds, job))
+            return await in_task("run in a thread", within(seconds, asyncio.wrap_future(job)))
         except TimeoutError:
             raise DeadlineExceeded("the request was stopped at its time-out", BACKEND) from None
         finally:
@@ -230,11 +230,6 @@ class OnnxExecutor:
             _, started, ended = await self._run_in_thread(loaded.session, names, feed, work)
             times.append(ended - started)
         return int(statistics.median(times))
-
-
-async def _within(seconds: float, job: Future[T]) -> T:
-    async with asyncio.timeout(seconds):
-        return await asyncio.wrap_future(job)
 
 
 def _start_run(session: Any, pool: ThreadPoolExecutor, names: Sequence[str], feed: Feed) -> Started:

@@ -11,9 +11,25 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from gateway.errors import MalformedBody
-from gateway.protocols.oip_v2_tensors import InputTensor
 
 T = TypeVar("T")
+
+
+class InputParameters(Struct):
+    """The parameters of an input that change where its data is. Others are extensions and mean nothing here."""
+
+    binary_data_size: Raw | UnsetType = UNSET
+    shared_memory_region: Raw | UnsetType = UNSET
+
+
+class InputTensor(Struct):
+    """One element of `inputs`. `data` stays text until the datatype is known."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    data: Raw | UnsetType = UNSET
+    parameters: InputParameters | None = None
 
 
 class OutputParameters(Struct):

@@ -4,8 +4,10 @@ Belongs here: one datatype, one element. Never here: shapes, tensors, bodies.
 """
 
 import sys
+from functools import cache
 from typing import Annotated, Any, Final, Literal
 
+import msgspec
 import numpy as np
 import orjson
 from msgspec import Meta, Struct
@@ -92,3 +94,12 @@ def shown(value: Any) -> str:
         return str(value) if value.bit_length() <= _SHOWN_BITS else "a huge integer"
     text = orjson.dumps(value).decode()
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
+
+
+@cache  # at most one decoder for each datatype and each rank of a signature
+def decoder(datatype: str, depth: int) -> msgspec.json.Decoder[list[Any]]:
+    """Return what decodes the data of a tensor, in lists nested `depth` deep."""
+    nested: Any = KINDS[datatype].element
+    for _ in range(depth):
+        nested = list[nested]
+    return msgspec.json.Decoder(nested)

@@ -11,18 +11,18 @@ import math
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from functools import cache
 from typing import Any
 
 import msgspec
 import numpy as np
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw
 from numpy.typing import NDArray
 
 from gateway.catalog import Signature, TensorSpec
 from gateway.errors import InvalidInput, UnsupportedEncoding
+from gateway.protocols.oip_v2_bodies import InputParameters, InputTensor
 from gateway.protocols.oip_v2_bulk import read_bulk
-from gateway.protocols.oip_v2_kinds import KINDS, Kind, shown
+from gateway.protocols.oip_v2_kinds import KINDS, Kind, decoder, shown
 
 _SHOWN_DIMENSIONS = 16
 _BULK_BYTES = 2**20
@@ -30,23 +30,6 @@ _LARGEST_EMPTY = 2**20
 """An empty tensor needs no data, so its other dimensions are bounded here: a model may allocate from them."""
 _PLACE = re.compile(r" - at `\$(?P<place>[^`]*)`$")
 _SEND_JSON = "send the tensor as JSON in `data` (in tritonclient and KServe: binary_data=False)"
-
-
-class InputParameters(Struct):
-    """The parameters of an input that change where its data is. Others are extensions and mean nothing here."""
-
-    binary_data_size: Raw | UnsetType = UNSET
-    shared_memory_region: Raw | UnsetType = UNSET
-
-
-class InputTensor(Struct):
-    """One element of `inputs`. `data` stays text until the datatype is known."""
-
-    name: str
-    shape: list[int]
-    datatype: str
-    data: Raw | UnsetType = UNSET
-    parameters: InputParameters | None = None
 
 
 def read_inputs(tensors: Sequence[InputTensor], signature: Signature) -> dict[str, NDArray[Any]]:
@@ -130,7 +113,7 @@ def _read_data(tensor: InputTensor, spec: TensorSpec, index: int) -> NDArray[Any
     if data is UNSET:
         raise InvalidInput(f"inputs[{index}].data: required field is missing; {_SEND_JSON}")
     if kind.family != "string" and memoryview(data).nbytes > _BULK_BYTES:
-        flat = read_bulk(bytes(data), kind, _decoder(spec.datatype, 1).decode, shape, f"inputs[{index}].data")
+        flat = read_bulk(bytes(data), kind, decoder(spec.datatype, 1).decode, shape, f"inputs[{index}].data")
         _check_count(flat.size, shape, index)
         return flat.reshape(shape)
     try:
@@ -158,19 +141,11 @@ def _check_count(size: int, shape: Sequence[int], index: int) -> None:
 def _decode(data: Raw, datatype: str, rank: int) -> tuple[list[Any], int]:
     """Return typed values and how deep their lists are nested: 1 for flat, else `rank`."""
     try:
-        return _decoder(datatype, 1).decode(data), 1
+        return decoder(datatype, 1).decode(data), 1
     except msgspec.ValidationError:
         if rank < 2:
             raise
-        return _decoder(datatype, rank).decode(data), rank
-
-
-@cache  # at most one decoder for each datatype and each rank of a signature
-def _decoder(datatype: str, depth: int) -> msgspec.json.Decoder[list[Any]]:
-    nested: Any = KINDS[datatype].element
-    for _ in range(depth):
-        nested = list[nested]
-    return msgspec.json.Decoder(nested)
+        return decoder(datatype, rank).decode(data), rank
 
 
 def _explain(data: Raw, kind: Kind, shape: Sequence[int], path: str) -> InvalidInput:

@@ -15,25 +15,13 @@ from gateway.catalog import Manifest, parse_manifest
 from gateway.errors import InvalidDocument
 from gateway.ports import DocumentName, Head, StoredDocument
 from gateway.snapshot.frozen_map import FrozenMap
+from gateway.snapshot.shapes import RouteEntry
 from routing import Cohort, DocumentError, Route, consulted_headers, parse_cohort, parse_route
 
 Changed = Mapping[DocumentName, StoredDocument | None]
 """Documents as they are now; None for one that is gone."""
 
 _PARSED_AT_ONCE = 50  # documents parsed between two turns of the event loop: about 2 ms
-
-
-class RouteEntry(Struct, frozen=True):
-    """A route in force and what the data plane needs of it for every request, worked out once.
-
-    `revision` last changed the route; `consulted` are the lower-case names of the headers that its cohorts look at;
-    `cohort_revision` is the newest revision among those cohorts, None when it pins none.
-    """
-
-    route: Route
-    revision: int
-    consulted: tuple[str, ...] = ()
-    cohort_revision: int | None = None
 
 
 class Taken(Struct, frozen=True):

@@ -1,35 +1,21 @@
 """What is in force: of each model which route, with which prepared versions.
 
-Belongs here: the snapshot's shape, and the rule that a route comes into force only with its versions. Never here:
+Belongs here: the rule that a route comes into force only with its versions. Never here:
 asking the store, parsing documents, or running executors.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
 
 import msgspec
 from msgspec import Struct
 
-from gateway.ports import Head
-from gateway.snapshot.documents import Documents, RouteEntry
+from gateway.snapshot.documents import Documents
 from gateway.snapshot.frozen_map import FrozenMap
-from gateway.snapshot.preparation import Preparations, PreparedVersion
-from routing import Cohort, named_versions
-
-
-class Snapshot(Struct, frozen=True, eq=False):
-    """All that decisions need, as of one head; it never changes, a new one takes its place.
-
-    `versions` has every version that a route in force names, by (model, version), also those with a problem;
-    `registered` has every version there is. A version that a route names and nobody has registered is in neither.
-    """
-
-    head: Head
-    routes: FrozenMap[str, RouteEntry]
-    cohorts: Mapping[str, Cohort]
-    cohort_revisions: Mapping[str, int]
-    versions: FrozenMap[tuple[str, str], PreparedVersion]
-    registered: Set[tuple[str, str]]
+from gateway.snapshot.preparation import Preparations
+from gateway.snapshot.prepared import PreparedVersion
+from gateway.snapshot.shapes import RouteEntry, Snapshot
+from routing import named_versions
 
 
 class _Missing:

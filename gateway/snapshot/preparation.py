@@ -9,35 +9,18 @@ from collections import deque
 from collections.abc import Callable, Set
 from time import monotonic_ns
 
-from msgspec import Struct, field
-
 from gateway.catalog import Manifest
-from gateway.concurrency import Limit
 from gateway.errors import ArtifactInvalid, GatewayError, VersionNotReady
 from gateway.logs import logger
 from gateway.messages import Readiness, Result, Work
 from gateway.ports import Executor, ExecutorFactory, InferProtocol
+from gateway.snapshot.prepared import PreparedVersion
 from gateway.tasks import Tasks
 
 _AT_ONCE = 4
 _FIRST_RETRY_SECONDS = 1.0
 _LAST_RETRY_SECONDS = 30.0
 _RELEASE_SECONDS = 5.0
-
-
-class PreparedVersion(Struct, frozen=True, weakref=True, eq=False):
-    """One version as snapshots hold it. When `problem` is set it could not be prepared, and must not be executed.
-
-    `limit` is how much of it may run at once, for whoever lets it run.
-
-    Who runs the executor must hold this object (or a snapshot with it) meanwhile: its end is what releases the
-    executor.
-    """
-
-    manifest: Manifest
-    executor: Executor
-    problem: GatewayError | None = None
-    limit: Limit = field(default_factory=Limit)
 
 
 class _Slot:

@@ -23,10 +23,11 @@ from gateway.snapshot.alarms import Alarms
 from gateway.snapshot.documents import Documents
 from gateway.snapshot.fetching import Advance, Fetching
 from gateway.snapshot.history import History
-from gateway.snapshot.inforce import InForce, Snapshot
+from gateway.snapshot.inforce import InForce
 from gateway.snapshot.keeping import Keeping
 from gateway.snapshot.lookout import Lookout
 from gateway.snapshot.preparation import Preparations
+from gateway.snapshot.shapes import Snapshot
 
 _HEARTBEAT_SECONDS = 1.0
 _AGAIN_SECONDS = 0.5  # after a start without any rules, and after a defect

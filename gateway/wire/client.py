@@ -17,7 +17,8 @@ One `alarm` for all watches over deadlines and idle connections.
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Final
 
 from gateway.errors import DeadlineExceeded, Stopping
@@ -33,6 +34,7 @@ from gateway.wire.pool import Limits, Pool
 from gateway.wire.streamed import StreamedExchange
 from gateway.wire.target import Origin, encode_head, parse_target
 from gateway.wire.trust import trust
+from gateway.wire.uploading import Streaming
 
 LANES: Final = ("primary", "shadow", "probe")
 
@@ -108,8 +110,7 @@ class PooledClient:
             pool.abandon(exchange)
             raise
 
-    @asynccontextmanager
-    async def stream(
+    def stream(
         self,
         *,
         method: str,
@@ -118,7 +119,7 @@ class PooledClient:
         body: bytes | AsyncIterator[bytes],
         deadline_ns: int,
         lane: str,
-    ) -> AsyncIterator[UpstreamStream]:
+    ) -> AbstractAsyncContextManager[UpstreamStream]:
         """Send one request and give the answer as it comes, once its head is there; leaving the block ends it.
 
         A `body` that is an iterator is sent in chunks while the answer may come already, and is not sent twice. The
@@ -131,18 +132,8 @@ class PooledClient:
         whole = body if isinstance(body, bytes) else None
         head = encode_head(target, headers, None if whole is None else len(whole))
         exchange = StreamedExchange(target, head, whole, deadline_ns)
-        pool = self._submit(exchange, target.origin, lane)
-        sending = None
-        try:
-            if not isinstance(body, bytes):
-                sending = self._tasks.start(f"send to {target.origin.name}", exchange.upload(body))
-            await exchange.answered()
-            yield exchange
-        finally:
-            pool.abandon(exchange)
-            if sending is not None:
-                sending.cancel()
-                await asyncio.wait({sending})
+        submit = partial(self._submit, exchange, target.origin, lane)
+        return Streaming(exchange, submit, None if isinstance(body, bytes) else body, self._tasks)
 
     async def close(self) -> None:
         """Stop what is still under way and close every connection."""

@@ -12,7 +12,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import zip_longest
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from gateway.errors import BackendUnreachable
 from gateway.tasks import Tasks
@@ -26,7 +26,7 @@ _TLS_CLOSE_S: Final = 1.0
 Address = tuple[socket.AddressFamily, str]
 Resolve = Callable[[str, int], Awaitable[Sequence[Address]]]
 """From a host and port to the host's addresses, those to be tried first at the front. Raises `OSError`."""
-P = TypeVar("P", bound=asyncio.BaseProtocol)
+P = TypeVar("P")
 Dialled = tuple[asyncio.Transport, P]
 
 
@@ -57,10 +57,12 @@ class Connector:
 
     async def _dial(self, origin: Origin, address: Address, make: Callable[[], P]) -> Dialled[P]:
         family, host = address
-        loop = asyncio.get_running_loop()
+        # What calls the protocol asks for its methods and for no base.
+        connect: Any = asyncio.get_running_loop().create_connection
         if not origin.tls:
-            return await loop.create_connection(make, host, origin.port, family=family)
-        return await loop.create_connection(
+            made: Dialled[P] = await connect(make, host, origin.port, family=family)
+            return made
+        made = await connect(
             make,
             host,
             origin.port,
@@ -69,6 +71,7 @@ class Connector:
             server_hostname=origin.host,
             ssl_shutdown_timeout=_TLS_CLOSE_S,
         )
+        return made
 
 
 async def resolve(host: str, port: int) -> Sequence[Address]:

@@ -43,8 +43,10 @@ def depart(connections: list["Connection"]) -> None:
         connection.depart()
 
 
-class Connection(asyncio.Protocol):
-    """A connection. `due_ns` is when it has to be looked at next: its exchange's deadline, or its own while idle."""
+class Connection:
+    """A connection, an `asyncio.Protocol` in all but name. `due_ns` is when it has to be looked at next: its exchange's
+    deadline, or its own while idle.
+    """
 
     __slots__ = (
         "_backend",

@@ -39,6 +39,8 @@ class Receiver:
     message has begun at all. `ended` is true once nothing that comes can be a request of this connection any more.
     """
 
+    __deletable__ = ("_parser",)  # compiled by mypyc, a class says what may be deleted of it
+
     def __init__(self, limits: LimitSettings, client: str) -> None:
         """`client` is the caller's address, for the requests."""
         self._most_headers = limits.max_headers

@@ -58,6 +58,8 @@ class ReplyReader:
     request may go over the connection.
     """
 
+    __deletable__ = ("_parser",)  # compiled by mypyc, a class says what may be deleted of it
+
     __slots__ = (
         "_bare",
         "_counted",

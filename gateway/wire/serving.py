@@ -77,7 +77,8 @@ async def _connect(port: Port, certificates: Certificates | None, accepted: sock
     tls: dict[str, Any] = {}
     if certificates is not None:
         tls = {"ssl": certificates.context, "ssl_handshake_timeout": seconds, "ssl_shutdown_timeout": seconds}
-    await port.loop.connect_accepted_socket(lambda: ServerProtocol(port), accepted, **tls)
+    connect: Any = port.loop.connect_accepted_socket  # which asks a protocol for its methods, and for no base
+    await connect(lambda: ServerProtocol(port), accepted, **tls)
 
 
 async def _drain(port: Port, seconds: float) -> None:

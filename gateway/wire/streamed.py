@@ -1,11 +1,11 @@
 """A request and its reply that both travel piece by piece, as fast as the other side takes them.
 
-Belongs here: pieces on their way in and out. Never here: which connection they go over.
+Belongs here: pieces on their way in and out. Never here: which connection they go over, or sending the body
+(`uploading`).
 """
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final, Self
 
 from gateway.errors import ServingError
@@ -80,27 +80,21 @@ class StreamedExchange(Exchange):
                 self.carrier.resume()
         return part
 
-    async def upload(self, body: AsyncIterator[bytes]) -> None:
-        """Send the request's body in chunks, no faster than the backend takes them, until the reply ends before it.
+    # ── what sends its body ──────────────────────────────────────────────────────────────────────────────────────
 
-        What `body` raises is what the exchange fails with.
-        """
-        try:
-            carrier = await self._place
-            async for part in body:
-                if self.carrier is not carrier:
-                    return  # a reply that did not wait for the body, or the connection is lost
-                if part:  # an empty chunk would end the body
-                    carrier.send_part(b"%x\r\n%b\r\n" % (len(part), part))
-                    await carrier.writable()
-            if self.carrier is carrier:
-                self._unsent = False
-                carrier.send_part(b"0\r\n\r\n")
-        except Exception as error:  # noqa: BLE001 - the caller's own code failed, and the caller is told
-            self._break_off(error)
-        finally:
-            if isinstance(body, AsyncGenerator):
-                await body.aclose()
+    async def place(self) -> Carrier:
+        """Return the connection over which the head has been sent."""
+        return await self._place
+
+    def complete(self) -> None:
+        """Take note that the whole body has been given to the connection."""
+        self._unsent = False
+
+    def break_off(self, error: Exception) -> None:
+        """Fail with what went wrong, unless it is over already."""
+        if self.wanted:
+            self._error = error
+            self._wake()
 
     # ── what the connection does ─────────────────────────────────────────────────────────────────────────────────
 
@@ -141,12 +135,7 @@ class StreamedExchange(Exchange):
 
     def fail(self, error: ServingError) -> None:
         """Hand over the error when what came before it has been read."""
-        self._break_off(error)
-
-    def _break_off(self, error: Exception) -> None:
-        if self.wanted:
-            self._error = error
-            self._wake()
+        self.break_off(error)
 
     async def _news(self) -> None:
         self._arrival = asyncio.get_running_loop().create_future()

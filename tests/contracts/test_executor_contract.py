@@ -199,7 +199,8 @@ def test_a_batch_is_answered_row_by_row(executor: OnIt) -> None:
 
 def test_a_body_that_does_not_fit_is_refused_as_the_callers_mistake(executor: OnIt) -> None:
     async def check(version: Executor) -> None:
-        short = msgspec.structs.replace(work(digit_samples()[0]), body=b'{"inputs":[]}')
+        short = work(digit_samples()[0])
+        short.body = b'{"inputs":[]}'
         try:
             status = (await version.execute(short, PROTOCOL)).rendered.status
         except RequestError as error:

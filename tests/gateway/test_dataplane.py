@@ -98,7 +98,20 @@ class Kept:
         return contents
 
 
-class HeldExecutor(OnnxExecutor):
+class OnOnnx:
+    """An executor that has another run the model; for those that do something before."""
+
+    def __init__(self, manifest: Manifest, settings: OnnxSettings, pools: Mapping[str, ThreadPoolExecutor]) -> None:
+        self.version = manifest.version
+        self._runs = OnnxExecutor(manifest, settings, pools)
+        self.active = 0
+        self.prepare, self.ready, self.release = self._runs.prepare, self._runs.ready, self._runs.release
+
+    async def execute(self, work: Work, protocol: InferProtocol) -> Result:
+        return await self._runs.execute(work, protocol)
+
+
+class HeldExecutor(OnOnnx):
     """Runs its model only when it may."""
 
     may = asyncio.Event()
@@ -139,7 +152,7 @@ async def serving(
     folder: Path,
     route: dict[str, Any],
     shadow: ShadowSettings | None = None,
-    executor: type[OnnxExecutor] = OnnxExecutor,
+    executor: type[OnOnnx] = OnOnnx,
 ) -> AsyncIterator[tuple[Serving, Rules]]:
     board = Board(folder / "board")
     board.begin()

@@ -10,7 +10,6 @@ import pytest
 
 from gateway.errors import BackendUnreachable, DeadlineExceeded, InvalidInput, ModelFailed, Overloaded, ServingError
 from gateway.evidence.decisions import judge_primary, then_of
-from gateway.executors.onnx import OnnxExecutor
 from gateway.messages import Answer, Result, Work
 from gateway.metrics import Slot
 from gateway.ports import InferProtocol
@@ -19,27 +18,27 @@ from gateway.record import Record
 from gateway.snapshot import Rules
 from routing import RouteRules
 from tests.conftest import RunningValkey
-from tests.gateway.test_dataplane import HeldExecutor, Serving, Test, serving
+from tests.gateway.test_dataplane import HeldExecutor, OnOnnx, Serving, Test, serving
 
 BRAKE = {"failures": 3, "of": 5}
 ROUTE: dict[str, Any] = {"model": "digits", "split": {"1": 5000, "2": 5000, "3": 0}, "brake": BRAKE}
 Run = Callable[..., None]
 
 
-class MoodyExecutor(OnnxExecutor):
+class MoodyExecutor(OnOnnx):
     """Versions 2 and 3 fail as they are told to, and else run like any other."""
 
     fails: ServingError | InvalidInput | None = None
 
     async def execute(self, work: Work, protocol: InferProtocol) -> Result:
-        if self.fails is not None and self._manifest.version in {"2", "3"}:
+        if self.fails is not None and self.version in {"2", "3"}:
             raise self.fails
         return await super().execute(work, protocol)
 
 
 @pytest.fixture
 def run(valkey: RunningValkey, tmp_path: Path) -> Run:
-    def run_test(test: Test, route: dict[str, Any], executor: type[OnnxExecutor] = MoodyExecutor, **more: Any) -> None:
+    def run_test(test: Test, route: dict[str, Any], executor: type[OnOnnx] = MoodyExecutor, **more: Any) -> None:
         async def main() -> None:
             MoodyExecutor.fails = None
             async with serving(valkey, tmp_path, route, executor=executor, **more) as (made, rules):

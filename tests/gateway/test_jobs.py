@@ -19,8 +19,7 @@ from gateway.evidence.asked import Asked, ExportAsked, RecomputeAsked, ReplayAsk
 from gateway.ports import DocumentChange, Revision
 from gateway.stores.audit_sqlite import SqliteAudit
 from gateway.stores.revisions_sqlite import SqliteRevisions
-from routing import parse_route, resolve, unit_digest
-from routing.types import Facts
+from routing import Facts, parse_route, resolve, unit_digest
 from tests.conftest import RunningValkey, until
 from tests.records import ChainedJournal, batch, control_record, new_record
 

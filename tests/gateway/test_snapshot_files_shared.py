@@ -43,6 +43,6 @@ def test_writers_of_one_folder_leave_one_whole_chain(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "told.json").read_text()) == [0, 0, 0]
     assert "last_good" not in lines, "something was refused or cut though nobody died"
     assert LastGood(folder).newest() == rules_at(120)
-    newest = bases(folder)[0]
-    seen = [json.loads(line[65:])["revision"] for line in log_path(newest).read_text().splitlines()]
+    log = log_path(bases(folder)[0])  # there is none if the last of the changes made a new base
+    seen = [json.loads(line[65:])["revision"] for line in (log.read_text().splitlines() if log.exists() else ())]
     assert seen == sorted(set(seen)), "a revision is there twice, or out of turn"

@@ -9,8 +9,7 @@ import apsw
 
 from gateway.evidence.exported import encode_line
 from gateway.record import Attempt
-from routing import parse_route, resolve, unit_digest
-from routing.types import Facts
+from routing import Facts, parse_route, resolve, unit_digest
 from tests.conftest import until
 from tests.records import NOON_NS, new_record
 

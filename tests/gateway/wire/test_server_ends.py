@@ -4,13 +4,13 @@ import asyncio
 import gc
 import socket
 import time
-import weakref
 from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from gateway.errors import BodyTooLarge, ClientClosed, RequestTimeout
+from gateway.wire.receiving import Receiver
 from gateway.wire.server import ServerProtocol
 from tests.conftest import until
 from tests.gateway.wire.open_port import INFER, Opened, ask, chunked, get, on_port, post, replies_in, settled, tell
@@ -18,6 +18,11 @@ from tests.gateway.wire.open_port import INFER, Opened, ask, chunked, get, on_po
 CLOSE = "Connection: close"
 WAIT = "/v2/models/m/wait/infer"
 LARGE = "/v2/models/m/large/infer"
+
+
+def living(*kinds: type) -> int:
+    """Count the objects of these types that there are."""
+    return sum(type(one) in kinds for one in gc.get_objects())
 
 
 @pytest.mark.parametrize("path", [INFER, WAIT, "/v2/health/live"])
@@ -31,10 +36,10 @@ def test_a_connection_that_has_ended_leaves_nothing_to_the_garbage_collector(pat
             await until(lambda: opened.echo.seen)
             (connection,) = opened.port.connections
             assert isinstance(connection, ServerProtocol)
-            left: list[weakref.ref[Any]] = [weakref.ref(connection), weakref.ref(connection._receiver)]
             del connection
+            assert living(ServerProtocol, Receiver) == 2
             writer.close()
-            await until(lambda: not any(one() for one in left))
+            await until(lambda: not living(ServerProtocol, Receiver))
         finally:
             gc.enable()
 

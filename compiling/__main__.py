@@ -1,0 +1,83 @@
+"""Make the compiled build, in a copy of the source.
+
+    .venv/bin/python -m compiling [--into build/compiled]
+
+Needs a C compiler and the headers of this Python (Debian: gcc, python3-dev), and mypy, which brings mypyc. In `--into`
+are then the packages with compiled modules beside their source, which run from there, with the tests and load tests;
+and in its `dist` a wheel for this Python and machine.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Final
+
+from compiling.modules import MODULES
+from compiling.sources import CannotRewrite, check_awaits, with_classes
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+_COPIED: Final = ("gateway", "routing", "tests", "loadtests", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md")
+_SETUP: Final = """\
+from mypyc.build import mypycify
+from setuptools import setup
+
+setup(ext_modules=mypycify({modules!r}, opt_level="2", debug_level="0", group_name="pointsman"))
+"""
+
+
+def copy_source(into: Path) -> None:
+    """Copy what is compiled, and what runs on it, into a folder that is made anew, with its structs written out."""
+    shutil.rmtree(into, ignore_errors=True)
+    into.mkdir(parents=True)
+    for name in _COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, into / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+        else:
+            shutil.copy2(source, into / name)
+    for name in MODULES:
+        module = into / name
+        text = module.read_text(encoding="utf-8")
+        try:
+            check_awaits(text)
+            module.write_text(with_classes(text), encoding="utf-8")
+        except CannotRewrite as error:
+            sys.exit(f"{name}: {error}")
+    (into / "setup.py").write_text(_SETUP.format(modules=list(MODULES)), encoding="utf-8")
+
+
+def build(into: Path) -> Path:
+    """Compile the modules in a folder that `copy_source` has filled, and return the wheel made of it."""
+    done = subprocess.run(
+        [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace", "bdist_wheel"],
+        cwd=into,
+        env={**os.environ, "PYTHONPATH": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        sys.exit(f"{done.stdout[-8_000:]}\nthe build failed")
+    (wheel,) = (into / "dist").glob("*.whl")
+    return wheel
+
+
+def main() -> None:
+    """Make it and say where it is."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--into", type=Path, default=ROOT / "build" / "compiled", help="folder of the build, made anew")
+    into: Path = parser.parse_args().into.absolute()
+    compiler = shutil.which((os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0])
+    if compiler is None or not Path(sysconfig.get_paths()["include"], "Python.h").exists():
+        sys.exit("compiling needs a C compiler and Python's headers; on Debian: apt-get install gcc python3-dev")
+    copy_source(into)
+    sys.stdout.write(f"{build(into)}\n")
+
+
+if __name__ == "__main__":
+    main()
