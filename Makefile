@@ -8,7 +8,7 @@ SIDE_BY_SIDE ?= 3
 TESTS  := tests/e2e $(filter-out tests/e2e tests/routing tests/__pycache__,$(sort $(patsubst %/,%,$(wildcard tests/*/ tests/test_*.py))))
 PYTEST := $(BIN)/python -m pytest -n $(SIDE_BY_SIDE) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help run test check e2e demo compare ratios scenarios clean
+.PHONY: help run test check e2e demo compiled test-compiled compare ratios scenarios clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make test   the whole fast suite"
 	@echo "make check  lint, types, import contracts, coverage of the decision"
 	@echo "make e2e    the suite in full: third-party clients, 20 000 requests, 1 000 mutations, long trouble with Redis and disks"
+	@echo "make compiled   the build for production: the path of requests compiled by mypyc (a minute; needs gcc), as a wheel"
 	@echo "make compare    what a request costs beside Envoy, nginx, MLServer, KServe, LiteLLM … (half an hour; table and plot)"
 	@echo "make ratios     the promises that are ratios, each judged (an hour); make scenarios: load with trouble in it"
 
@@ -56,8 +57,23 @@ $(VENV)-clients/ready: requirements/clients.txt
 e2e: $(VENV)/ready $(VENV)-clients/ready
 	FULL_COUNT=1 TEST_CLIENTS_PYTHON=$(abspath $(VENV)-clients/bin/python) $(PYTEST) $(TESTS) tests/routing
 
+# A copy of the source with the path of requests compiled, and a wheel of it; needs a C compiler and Python's headers.
+compiled: $(VENV)/ready
+	@$(BIN)/python -m compiling
+
+# The tests of what is compiled, on a build that is made faster and runs slower than that.
+TESTED_COMPILED := tests/gateway/wire tests/gateway/streaming tests/gateway/executors tests/gateway/protocols \
+  tests/gateway/test_arrival.py tests/gateway/test_dataplane.py tests/gateway/test_dataplane_guards.py \
+  tests/gateway/test_log_lines.py tests/gateway/test_journal_appending.py tests/gateway/test_capture.py \
+  tests/contracts/test_executor_contract.py tests/routing \
+  tests/e2e/test_forwarding.py tests/e2e/test_wire.py tests/e2e/test_streaming.py tests/e2e/test_brake.py
+test-compiled: $(VENV)/ready
+	$(BIN)/python -m compiling --quickly --into build/tested
+	cd build/tested && PYTHONPATH=$(CURDIR)/build/tested $(abspath $(BIN))/python -m pytest -q -p no:cacheprovider \
+	  -n $(SIDE_BY_SIDE) --dist loadfile $(TESTED_COMPILED)
+
 # Half an hour; the programs it compares with are installed outside the repository. More: python -m loadtests.compare --help.
-compare: $(VENV)/ready
+compare: compiled
 	$(BIN)/python -m loadtests.compare
 
 ratios: $(VENV)/ready

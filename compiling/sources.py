@@ -13,6 +13,11 @@ _PASSED_OVER: Final = frozenset({"frozen"})
 _KEPT: Final = frozenset({"eq"})
 
 
+_C = "alignof asm attribute complex const imag inline label real restrict signed thread typeof volatile"
+_TAKEN: Final = frozenset(f"_{word}" for word in _C.split())
+"""Keywords of C compilers are these with one more underscore before them: `_inline` becomes a field `__inline`."""
+
+
 class CannotRewrite(ValueError):
     """A struct uses something of msgspec that a class written out has not got; the message says what."""
 
@@ -33,6 +38,17 @@ def with_classes(source: str) -> str:
             assert node.end_lineno is not None
             lines[node.lineno - 1 : node.end_lineno] = [_written_out(node, source)]
     return "".join(lines)
+
+
+def check_names(source: str) -> None:
+    """Check that no attribute becomes a keyword of C.
+
+    Raises:
+        CannotRewrite: one is; the message says where.
+    """
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and node.attr in _TAKEN:
+            raise CannotRewrite(f"line {node.lineno}: call {node.attr} something else, C has a keyword for it")
 
 
 def check_awaits(source: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from time import monotonic_ns
 
 from gateway.attempt import attempt, refuse_crowded
+from gateway.draws import Draws
 from gateway.errors import (
     AuditUnavailable,
     ClientClosed,
@@ -24,16 +25,17 @@ from gateway.flight import Flight, Origin, begin
 from gateway.guards import Guards
 from gateway.identity import request_id_of
 from gateway.inquiries import cut, no_such_model, no_such_version
-from gateway.logs import RequestLines, logger
+from gateway.logs import logger
 from gateway.messages import HUNG_UP, Answer, Headers, InferRequest, Rendered, Work
 from gateway.metrics import Board, Slot
 from gateway.ports import InferProtocol, RecordSink
 from gateway.record import Record
+from gateway.request_lines import RequestLines
 from gateway.retrying import Retries
 from gateway.shadow import Shadows
 from gateway.snapshot import PreparedVersion, RouteEntry, Rules, Snapshot
 from gateway.timeouts import deadline_of
-from routing import Decision, VersionDenied, resolve
+from routing import Decision, VersionDenied, draw, resolve
 
 
 class DataPlane:
@@ -54,6 +56,7 @@ class DataPlane:
         self._shadows = shadows
         self._board = board
         self._retries = Retries(board)
+        self._draws = Draws()
         self._origin = origin
         self._lines = lines
         self._guards = guards if guards is not None else Guards(board)
@@ -106,7 +109,7 @@ class DataPlane:
         braked = self._guards.brakes.braked(entry) if entry.route.brake is not None else ()
         facts = flight.collect(entry, braked)
         try:
-            decision = resolve(entry.route, snapshot.cohorts, facts)
+            decision = resolve(entry.route, snapshot.cohorts, facts, self._draws.draw if facts.keyed else draw)
         except VersionDenied as denied:
             raise VersionNotAllowed(
                 f"the route of model {entry.route.model} does not let callers name a version "

@@ -3,7 +3,6 @@
 Belongs here: how a line is rendered. Never here: what is logged, and nothing that reads a request.
 """
 
-import asyncio
 import atexit
 import logging
 import os
@@ -11,8 +10,7 @@ import select
 import threading
 from collections import deque
 from collections.abc import Mapping
-from time import gmtime, strftime, time_ns
-from typing import Any, Final
+from typing import Any
 
 import orjson
 import structlog
@@ -51,7 +49,7 @@ def configure(level: str, **bound: Any) -> None:
             _render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=lambda *_: _Lines(_outlet),
+        logger_factory=lambda *_: _Lines(outlet),
         cache_logger_on_first_use=True,
     )
     root = logging.getLogger()
@@ -120,65 +118,9 @@ class Outlet:
         self._waiting_bytes += len(line)
 
 
-_outlet = Outlet(1)
-atexit.register(_outlet.flush)
-_WHOLE_BYTES: Final = 4096
-"""Up to so much is written to a pipe as one piece, whoever else writes to it (PIPE_BUF on Linux, pipe(7))."""
-
-
-class RequestLines:
-    """The lines of requests, one for each: rendered without the general way through structlog, which would cost as much
-    as routing and recording the request together, and written in groups, once in a turn of the event loop.
-
-    Belongs to the thread of a running event loop. Lines are of the same form as all others.
-    """
-
-    def __init__(self, level: str, outlet: Outlet = _outlet, **bound: Any) -> None:
-        """`level` is the least that is written; `bound` fields stand on every line."""
-        self._least = logging.getLevelNamesMapping()[level.upper()]
-        self._end = b"," + orjson.dumps(bound)[1:] + b"\n" if bound else b"}\n"
-        self._outlet = outlet
-        self._lines: list[bytes] = []
-        self._second = -1
-        self._stamp = ""
-
-    def write(self, failed: bool, event: str, fields: dict[str, Any]) -> None:
-        """Write a line, as a warning if the request has `failed`. `fields` becomes the line's own."""
-        if self._least > (logging.WARNING if failed else logging.INFO):
-            return
-        now = time_ns()
-        second, rest = divmod(now, 1_000_000_000)
-        if second != self._second:
-            self._second, self._stamp = second, strftime("%Y-%m-%dT%H:%M:%S", gmtime(second))
-        fields["event"] = event
-        fields["level"] = "warning" if failed else "info"
-        fields["time"] = f"{self._stamp}.{rest // 1000:06}Z"
-        lines = self._lines
-        if not lines:
-            asyncio.get_running_loop().call_soon(self.flush)
-        try:
-            line = orjson.dumps(fields)
-        except TypeError:  # a caller's text that is no Unicode
-            line = orjson.dumps({name: _shown(value) for name, value in fields.items()})
-        lines.append(line[:-1] + self._end)
-
-    def flush(self) -> None:
-        """Write what there is, as many lines at once as stay whole beside the lines of other processes."""
-        lines, self._lines = self._lines, []
-        group: list[bytes] = []
-        size = 0
-        for line in lines:
-            size += len(line)
-            if size > _WHOLE_BYTES and group:
-                self._outlet.write(b"".join(group))
-                group, size = [], len(line)
-            group.append(line)
-        if group:
-            self._outlet.write(b"".join(group))
-
-
-def _shown(value: Any) -> Any:
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+outlet = Outlet(1)
+"""Standard output."""
+atexit.register(outlet.flush)
 
 
 class _Lines:

@@ -25,6 +25,7 @@ from gateway.metrics import Board, Slot, board_path
 from gateway.profiling import permit_profiling
 from gateway.promptness import ask_for_short_slices
 from gateway.protocols.oip_v2 import OipV2Face
+from gateway.request_lines import RequestLines
 from gateway.shadow import Shadows
 from gateway.siblings import Siblings
 from gateway.sink import Sink
@@ -75,7 +76,7 @@ async def run_worker(settings: Settings, index: int, listening: Listening) -> in
         guards = Guards(board, settings.overload, partial(write_trips, trips), standings.limit)
         shadows = Shadows(settings.shadow, sink, board, guards.overload)
         origin = Origin(settings.gateway, name, settings.audit.record_headers)
-        lines = logs.RequestLines(settings.log_level, gateway=settings.gateway, worker=name)
+        lines = RequestLines(settings.log_level, gateway=settings.gateway, worker=name)
         stack.callback(lines.flush)
         plane = DataPlane(rules, sink, shadows, board, origin, lines, guards)
         inquiries = Inquiries(rules, sink)

@@ -23,6 +23,7 @@ from routing.moves import (
 from routing.resolve import (
     VersionDenied,
     consulted_headers,
+    draw,
     named_versions,
     resolve,
     routing_key,
@@ -56,6 +57,7 @@ __all__ = [
     "VersionDenied",
     "compare",
     "consulted_headers",
+    "draw",
     "encode_document",
     "explain",
     "looked_at",

@@ -4,7 +4,7 @@ Belongs here: `resolve`, the same code for live traffic, previews and the audito
 a version exists or is loaded (that is the data plane's), any source of facts, or a decision in words (`explain`).
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 
 from routing.facts import Facts
@@ -19,13 +19,22 @@ class VersionDenied(Exception):
     """The caller named a version and the route says `client_versions: deny`."""
 
 
-def resolve(route: Route, cohorts: Mapping[str, Cohort], facts: Facts) -> Decision:
+def draw(route: Route, unit: bytes) -> str:
+    """Return the version that the split gives to the caller with digest `unit` (16 bytes)."""
+    return winner(route.salt, unit, route.split)
+
+
+def resolve(
+    route: Route, cohorts: Mapping[str, Cohort], facts: Facts, drawn_by: Callable[[Route, bytes], str] = draw
+) -> Decision:
     """Return the version that serves a request and the rule that chose it. First match wins.
 
     1. `explicit`: the caller named a version; 2. `pin`: the first pin that has not expired and whose cohort holds
     the caller; 3. `split`: weighted rendezvous hashing. Where the route has a brake and the version so drawn is
     braked: 4. `brake`: the same hashing among the versions of the split that are not, unless there are none. Nobody is
     diverted from a version that was named or pinned: whoever chose it wants that one or an error.
+
+    `drawn_by` does what `draw` does, for those who remember what it said.
 
     Raises:
         VersionDenied: the caller named a version and the route does not allow that.
@@ -37,16 +46,11 @@ def resolve(route: Route, cohorts: Mapping[str, Cohort], facts: Facts) -> Decisi
     for index, pin in enumerate(route.pins):
         if not expired(pin, facts) and holds(cohorts.get(pin.cohort), facts):
             return Decision(pin.version, "pin", f"pins[{index}]", pin.cohort)
-    drawn = draw(route, facts.unit)
+    drawn = drawn_by(route, facts.unit)
     if drawn in facts.braked and route.brake is not None and (others := standing(route, facts.braked)):
         diverted = winner(route.salt, facts.unit, others)
         return Decision(diverted, "brake", "brake", instead_of=drawn)
     return Decision(drawn, "split", "split")
-
-
-def draw(route: Route, unit: bytes) -> str:
-    """Return the version that the split gives to the caller with digest `unit` (16 bytes)."""
-    return winner(route.salt, unit, route.split)
 
 
 def standing(route: Route, braked: Collection[str]) -> Mapping[str, int]:

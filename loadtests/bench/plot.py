@@ -52,7 +52,7 @@ def svg(comparison: Comparison) -> str:
         for peer in peers:
             top += _ROW
             rows.append((top, peer))
-            weight = "600" if peer.name == "Pointsman" else "400"
+            weight = "600" if peer.name.startswith("Pointsman") else "400"
             label = f"{peer.name} {peer.version.split(' ')[0]}"
             names.append(_text(_LEFT - 8, top, label, anchor="end", weight=weight))
         top += _ROW + 14
@@ -106,11 +106,11 @@ def _bar(panel: _Panel, peer: PeerRuns, top: float, scale: _Scale, left: float) 
     assert figure is not None
     assert span is not None
     low, high = (scale(max(1e-3, value)) for value in span)
-    parts = [_rectangle(left, top, scale(max(1e-3, figure)), _OURS if peer.name == "Pointsman" else _OTHERS)]
+    parts = [_rectangle(left, top, scale(max(1e-3, figure)), _OURS if peer.name.startswith("Pointsman") else _OTHERS)]
     if panel.beside is not None and (beside := peer.median(panel.beside)):
         parts.append(_rectangle(left, top, scale(beside), _WORKERS))
     parts.append(f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{top - 4:.1f}" y2="{top - 4:.1f}" stroke="{_INK}"/>')
-    weight = "600" if peer.name == "Pointsman" else "400"
+    weight = "600" if peer.name.startswith("Pointsman") else "400"
     return [*parts, _text(max(scale(max(1e-3, figure)), high) + 5, top, panel.text(figure), weight=weight)]
 
 

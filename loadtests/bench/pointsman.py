@@ -36,14 +36,19 @@ class Pointsman:
         cores: Sequence[int],
         workers: int = 1,
         settings: Mapping[str, str] | None = None,
+        tree: Path | None = None,
     ) -> None:
-        """Start it with its files in `folder` and wait until it is ready; `settings` are environment variables."""
+        """Start it with its files in `folder` and wait until it is ready; `settings` are environment variables.
+
+        `tree` is a folder with other packages than those that are installed.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         port, admin_port = free_port(), free_port()
         self.data_url, self.admin_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin_port}"
         self._ports = ["--port", str(port), "--admin-port", str(admin_port)]
         self._folder, self._cores, self._workers = folder, cores, workers
         self._settings = settings or {}
+        self._tree = tree
         self.http = httpx2.Client(timeout=120.0, trust_env=False)
         self.start()
 
@@ -58,6 +63,7 @@ class Pointsman:
             log=self._folder / "gateway.log",
             cores=self._cores,
             variables=self._settings,
+            folder=self._tree,  # where it is started is where Python looks first
         )
         try:
             self.program.wait_until(lambda: self._is_ready(control), "it is ready", START_SECONDS)

@@ -24,8 +24,8 @@ def markdown(comparison: Comparison) -> str:
         f"over {comparison.connections} connections; each program whole on one core, load and backend on the other.",
         f"{comparison.machine}.",
         "",
-        "CPU is user + system time per answered request, from /proc. × is CPU against Pointsman's whole product, the "
-        "median of the ratios round by round.",
+        "CPU is user + system time per answered request, from /proc. × is CPU against Pointsman's whole product, "
+        "compiled where that was measured, the median of the ratios round by round.",
     ]
     for task, title in _TASKS.items():
         peers = [peer for peer in comparison.peers if peer.task == task]
@@ -35,7 +35,8 @@ def markdown(comparison: Comparison) -> str:
 
 
 def _table(peers: Iterable[PeerRuns], comparison: Comparison, task: str) -> list[str]:
-    ours = comparison.peer("pointsman-in-process" if task == "in process" else "pointsman")
+    where = "-in-process" if task == "in process" else ""
+    ours = comparison.peer(f"pointsman-compiled{where}") or comparison.peer(f"pointsman{where}")
     lines = ["| program | requests/s | p50 ms | p99 ms | CPU µs/request | × | how |", "|---|---|---|---|---|---|---|"]
     for peer in peers:
         name = f"{peer.name} {peer.version}".strip()

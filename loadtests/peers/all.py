@@ -10,11 +10,13 @@ from loadtests.peers.proxies import Envoy, Nginx
 from loadtests.peers.servers import BentoML, KServe, LitServe, MLServer
 
 PEERS: tuple[Peer, ...] = (
+    PointsmanForward(compiled=True),
     PointsmanForward(),
     Envoy(),
     Nginx(),
     LiteLLM(),
     Portkey(),
+    PointsmanInProcess(compiled=True),
     PointsmanInProcess(),
     MLServer(),
     KServe(),
@@ -25,4 +27,5 @@ PEERS: tuple[Peer, ...] = (
 
 def label(peer: Peer) -> str:
     """Return the name that tells a peer from every other, also on the command line."""
-    return f"{peer.name.lower()}{'-in-process' if peer.name == 'Pointsman' and peer.task == 'in process' else ''}"
+    ours_in_process = peer.name.startswith("Pointsman") and peer.task == "in process"
+    return peer.name.lower().replace(" ", "-") + ("-in-process" if ours_in_process else "")

@@ -7,13 +7,14 @@ default; records, metrics and log lines are on because they always are.
 from pathlib import Path
 from typing import Any
 
+from compiling.stamp import DEFAULT, digest_of, source_digest
 from gateway.examples import digits_folder
 from loadtests.bench.asking import Load
 from loadtests.bench.machine import pointsman_version
 from loadtests.bench.pointsman import Pointsman, forwarded, from_folder
 from loadtests.bench.proctree import cpu_us
 from loadtests.peers.loads import digits_load, forward_load
-from loadtests.peers.peer import Cpu, Place, Served, Task
+from loadtests.peers.peer import Cpu, PeerUnavailable, Place, Served, Task
 
 SPLIT = {"1": 9000, "2": 1000}
 
@@ -41,37 +42,57 @@ class ServedByPointsman(Served):
 class PointsmanForward:
     """Two versions on one backend, split 90 to 10."""
 
-    name, said = "Pointsman", "split 90/10; records, metrics, log lines; one worker"
     task: Task = "forward"
+
+    def __init__(self, *, compiled: bool = False) -> None:
+        """Run the source as it is, or its compiled build."""
+        self._tree = DEFAULT if compiled else None
+        self.name, self.said = _named(compiled)
 
     def install(self, cache: Path) -> str:  # noqa: ARG002 - the seam's shape; it is installed already
         """Return the version under test."""
-        return pointsman_version()
+        return _version(self._tree)
 
     def start(self, place: Place) -> Served:
         """Start it and put two forwarded versions in force."""
         versions = [forwarded("fraud", version, [place.backend_url]) for version in SPLIT]
-        return _start(place, [*versions, {"model": "fraud", "split": SPLIT}], forward_load())
+        return _start(place, [*versions, {"model": "fraud", "split": SPLIT}], forward_load(), self._tree)
 
 
 class PointsmanInProcess:
     """Two versions of the digits model, split 90 to 10."""
 
-    name, said = "Pointsman", "split 90/10; records, metrics, log lines; one worker"
     task: Task = "in process"
+
+    def __init__(self, *, compiled: bool = False) -> None:
+        """Run the source as it is, or its compiled build."""
+        self._tree = DEFAULT if compiled else None
+        self.name, self.said = _named(compiled)
 
     def install(self, cache: Path) -> str:  # noqa: ARG002 - the seam's shape; it is installed already
         """Return the version under test."""
-        return pointsman_version()
+        return _version(self._tree)
 
     def start(self, place: Place) -> Served:
         """Start it and put two versions of the example model in force."""
         versions = [from_folder(digits_folder() / version) for version in SPLIT]
-        return _start(place, [*versions, {"model": "digits", "split": SPLIT}], digits_load())
+        return _start(place, [*versions, {"model": "digits", "split": SPLIT}], digits_load(), self._tree)
 
 
-def _start(place: Place, documents: list[dict[str, Any]], load: Load) -> Served:
-    gateway = Pointsman(place.folder, cores=[place.core])
+def _named(compiled: bool) -> tuple[str, str]:
+    said = "split 90/10; records, metrics, log lines; one worker"
+    return ("Pointsman compiled", f"the compiled build; {said}") if compiled else ("Pointsman", f"as it is; {said}")
+
+
+def _version(tree: Path | None) -> str:
+    """Return the version under test. Raises `PeerUnavailable` when it is not what the source is now."""
+    if tree is not None and digest_of(tree) != source_digest():
+        raise PeerUnavailable("there is no compiled build of this source; make it with: make compiled")
+    return pointsman_version()
+
+
+def _start(place: Place, documents: list[dict[str, Any]], load: Load, tree: Path | None) -> Served:
+    gateway = Pointsman(place.folder, cores=[place.core], tree=tree)
     try:
         gateway.change(documents)
     except BaseException:

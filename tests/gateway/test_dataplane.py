@@ -27,12 +27,12 @@ from gateway.flight import Flight, Origin
 from gateway.gauges import BoardFolder
 from gateway.guards import Guards
 from gateway.inquiries import Inquiries
-from gateway.logs import RequestLines
 from gateway.messages import Answer, InferRequest, Result, Work
 from gateway.metrics import Board, Slot
 from gateway.ports import Executor, InferProtocol
 from gateway.protocols.oip_v2 import OipV2
 from gateway.record import Record
+from gateway.request_lines import RequestLines
 from gateway.shadow import Shadows
 from gateway.snapshot import Rules
 from gateway.stores.audit_sqlite import SqliteAudit

@@ -8,7 +8,8 @@ import re
 import subprocess
 import sys
 
-from gateway.logs import Outlet, RequestLines
+from gateway.logs import Outlet
+from gateway.request_lines import RequestLines
 
 
 def _pipe() -> tuple[int, int]:

@@ -80,11 +80,11 @@ def test_a_verdict_goes_by_the_median(verdict: Verdict, passed: bool | None) -> 
 def test_promises_about_programs_that_were_not_measured_are_not_judged() -> None:
     verdicts = against_peers(_comparison(OURS, ENVOY, INSIDE, BROKEN))
     words = {verdict.promise: (verdict.passed, verdict.found) for verdict in verdicts}
-    assert words["forward, CPU of the workers ÷ Envoy's ≤ 1×"][0] is True
-    assert words["forward, CPU of the whole product ÷ Envoy's ≤ 1.4×"][0] is True
-    assert words["forward, CPU of LiteLLM ÷ the whole product's ≥ 100×"] == (
+    assert words["as it is, forward, CPU of the workers ÷ Envoy's ≤ 1×"][0] is True
+    assert words["as it is, forward, CPU of the whole product ÷ Envoy's ≤ 1.4×"][0] is True
+    assert words["as it is, forward, CPU of LiteLLM ÷ the whole product's ≥ 100×"] == (
         None,
         "no pair of runs: litellm was not measured",
     )
-    assert words["in process, CPU of MLServer ÷ the workers' ≥ 7×"][0] is None
-    assert "no wheel" in words["in process, CPU of MLServer ÷ the workers' ≥ 7×"][1]
+    assert words["as it is, in process, CPU of MLServer ÷ the workers' ≥ 7×"][0] is None
+    assert "no wheel" in words["as it is, in process, CPU of MLServer ÷ the workers' ≥ 7×"][1]

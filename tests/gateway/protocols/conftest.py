@@ -20,11 +20,11 @@ from gateway.examples import digits_folder
 from gateway.executors.onnx import OnnxExecutor
 from gateway.flight import Origin
 from gateway.inquiries import Inquiries
-from gateway.logs import RequestLines
 from gateway.metrics import Board
 from gateway.ports import Acknowledgement, Head, Kind, Revision, RulesState, StoredDocument
 from gateway.protocols.oip_v2 import OipV2Face
 from gateway.record import Record
+from gateway.request_lines import RequestLines
 from gateway.shadow import Shadows
 from gateway.snapshot import Rules
 from routing import encode_document, parse_cohort, parse_route

@@ -22,11 +22,11 @@ from gateway.executors.http import HttpExecutor
 from gateway.flight import Origin
 from gateway.guards import Guards
 from gateway.inquiries import Inquiries
-from gateway.logs import RequestLines
 from gateway.metrics import Board
 from gateway.ports import Executor, Kind, StoredDocument
 from gateway.protocols.oip_v2 import OipV2Face
 from gateway.record import Record
+from gateway.request_lines import RequestLines
 from gateway.shadow import Shadows
 from gateway.snapshot import PreparedVersion, Rules
 from gateway.wire.asgi import AsgiFace
