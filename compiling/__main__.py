@@ -20,7 +20,17 @@ from compiling.modules import MODULES
 from compiling.sources import CannotRewrite, check_awaits, check_names, with_classes
 from compiling.stamp import DEFAULT, ROOT, source_digest, stamp
 
-_COPIED: Final = ("gateway", "routing", "tests", "loadtests", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md")
+_COPIED: Final = (
+    "gateway",
+    "routing",
+    "compiling",
+    "tests",
+    "loadtests",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+    "CHANGELOG.md",
+)
 _SETUP: Final = """\
 from mypyc.build import mypycify
 from setuptools import setup

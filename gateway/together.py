@@ -9,7 +9,8 @@ Belongs here: gathering until then. Never here: what is done.
 
 from asyncio import get_running_loop
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from types import TracebackType
+from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -36,3 +37,37 @@ class Together(Generic[T]):
     def _end(self) -> None:
         items, self._items = self._items, []
         self._do(items)
+
+
+class Leaving(Protocol):
+    """Something that can wait for others, and then leave with them."""
+
+    def leave(self) -> None:
+        """Leave. Must not raise."""
+
+
+class Row:
+    """While it is entered, what comes to leave is put off, and leaves in a row where it is left."""
+
+    __slots__ = ("_entered", "_waiting")
+
+    def __init__(self) -> None:
+        self._entered = False
+        self._waiting: list[Leaving] = []
+
+    def __enter__(self) -> None:
+        self._entered = True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._entered = False
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            one.leave()
+
+    def put_off(self, one: Leaving) -> bool:
+        """Tell whether `one` has to wait, and have it leave then; else it is to leave at once."""
+        if self._entered:
+            self._waiting.append(one)
+        return self._entered

@@ -33,6 +33,7 @@ from gateway.snapshot import Rules
 from gateway.standings import Standings, standings_path
 from gateway.stores.rules_redis import RedisRules
 from gateway.tasks import Tasks
+from gateway.together import Row
 from gateway.trips import trips_path, write_trips
 from gateway.wire.asgi import AsgiFace
 from gateway.wire.listening import Listening
@@ -59,7 +60,8 @@ async def run_worker(settings: Settings, index: int, listening: Listening) -> in
         board.begin()
         siblings = Siblings(settings.data_dir / "run", index, settings.workers)
         stack.callback(siblings.close)
-        sink = _sink(settings, name, board)
+        row = Row()
+        sink = _sink(settings, name, board, row)
         stack.callback(sink.close)
         source = RedisRules(redis_url(settings))
         stack.push_async_callback(source.close)
@@ -88,7 +90,7 @@ async def run_worker(settings: Settings, index: int, listening: Listening) -> in
         guards.overload.start()
         stack.callback(guards.overload.stop)
         face = OipV2Face(plane, inquiries)
-        port = Port(face, AsgiFace(face.handle, settings.limits.max_body_bytes), settings.limits, board)
+        port = Port(face, AsgiFace(face.handle, settings.limits.max_body_bytes), settings.limits, board, row)
         may_accept = _may_accept(board, siblings)
         await serve_data_until(
             stop, port, listening, settings.tls, settings.shutdown.drain_seconds, may_accept=may_accept
@@ -97,7 +99,7 @@ async def run_worker(settings: Settings, index: int, listening: Listening) -> in
         return 1 if sink.failed else 0
 
 
-def _sink(settings: Settings, name: str, board: Board) -> Sink:
+def _sink(settings: Settings, name: str, board: Board, row: Row) -> Sink:
     audit = settings.audit
     journals = settings.data_dir / "journal"
     journals.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -110,6 +112,7 @@ def _sink(settings: Settings, name: str, board: Board) -> Sink:
         gateway=settings.gateway,
         durability=audit.durability,
         tick=space.look,
+        telling=row,
     )
     return Sink(journal, space, board, partial(loss_record, settings.gateway, name), on_full=audit.on_full)
 

@@ -16,7 +16,7 @@ import time
 from asyncio import Future, get_running_loop
 from collections import deque
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -75,7 +75,9 @@ class Journal:
         gateway: str,
         durability: Durability = "process",
         tick: Callable[[], None] = _do_nothing,
+        telling: AbstractContextManager[None] | None = None,
     ) -> None:
+        """Begin where the journal ends. `telling` is entered while those of one group are told."""
         self._folder = folder / name
         self._segment_bytes = segment_bytes
         self._board = board
@@ -85,6 +87,7 @@ class Journal:
         self._frames: list[bytes] = []  # made in this turn of the loop and not written yet
         self._unwritten = 0
         self._group: Arrival[None] | None = None
+        self._telling = telling if telling is not None else nullcontext()
         self._syncing = threading.Lock()
         self._switching = threading.Lock()
         self._closed = False
@@ -241,10 +244,11 @@ class Journal:
                 return
         except AuditUnavailable as closing:
             error = closing
-        if error is None:
-            group.arrive(None)
-        else:
-            group.fail(error)
+        with self._telling:
+            if error is None:
+                group.arrive(None)
+            else:
+                group.fail(error)
 
     def _begin_segment(self) -> tuple[int, int]:
         """Make the next segment and return its descriptor and size."""

@@ -13,6 +13,7 @@ from gateway.errors import GatewayError
 from gateway.messages import Answer, WireReply, WireRequest
 from gateway.metrics import Board, Slot
 from gateway.tasks import Tasks
+from gateway.together import Row
 from gateway.wire.asgi_calls import Application
 from gateway.wire.deadlines import Deadlines
 
@@ -54,14 +55,24 @@ class Port:
     the one before it has set. `scheme` is http or https.
     """
 
-    def __init__(self, face: Face, application: Application, limits: LimitSettings, board: Board | None = None) -> None:
-        """To be made where a loop runs. `deadlines` are to be closed. `board` is told how many there are."""
+    def __init__(
+        self,
+        face: Face,
+        application: Application,
+        limits: LimitSettings,
+        board: Board | None = None,
+        row: Row | None = None,
+    ) -> None:
+        """To be made where a loop runs. `deadlines` are to be closed. `board` is told how many there are. In `row`,
+        replies wait for each other.
+        """
         self.loop = asyncio.get_running_loop()
         self.face = face
         self.application = application
         self.limits = limits
         self.scheme = "http"
         self.board = board
+        self.row = row if row is not None else Row()
         self.context = contextvars.copy_context()
         self.deadlines = Deadlines(self.loop)
         self.connections: set[Connection] = set()

@@ -12,6 +12,7 @@ import sys
 import termios
 from contextlib import suppress
 
+from gateway.together import Row
 from gateway.wire.deadlines import NEVER
 
 _LINGER_SECONDS = 2.0
@@ -27,8 +28,11 @@ class Sender:
     last byte has been written.
     """
 
-    def __init__(self, transport: asyncio.Transport, send_seconds: float) -> None:
+    def __init__(self, transport: asyncio.Transport, send_seconds: float, row: Row) -> None:
+        """`row` is where a reply may have to wait for those of others (why: `together`)."""
         self._transport = transport
+        self._row = row
+        self._put_off = b""
         self._loop = asyncio.get_running_loop()
         self._send_seconds = send_seconds
         self._taken: asyncio.Future[None] | None = None
@@ -39,8 +43,25 @@ class Sender:
 
     def write(self, data: bytes) -> None:
         """Send bytes, unless nobody is there any more."""
+        if self._put_off:
+            self.leave()
         if not self._transport.is_closing():
             self._transport.write(data)
+
+    def send(self, reply: bytes) -> None:
+        """Send a whole reply, in a row with those of others if they are on their way."""
+        if self._put_off:
+            self.leave()
+        if self._row.put_off(self):
+            self._put_off = reply
+        else:
+            self.write(reply)
+
+    def leave(self) -> None:
+        """Send what is put off."""
+        reply, self._put_off = self._put_off, b""
+        if reply:
+            self.write(reply)
 
     async def writable(self) -> None:
         """Wait until the caller has taken enough of what was written."""
@@ -66,6 +87,7 @@ class Sender:
 
         `cut_off` tells whether it may still send.
         """
+        self.leave()
         self.ending = True
         self._end_by = self._loop.time() + _LONGEST_LINGER_SECONDS
         self._untaken = sys.maxsize  # so that a caller that has not taken all of it by then gets more time
@@ -77,6 +99,7 @@ class Sender:
 
     def close(self) -> float:
         """Close a connection on which nothing is under way, or nothing more is to be sent, once all has left."""
+        self.leave()
         self.ending = True
         self._transport.close()
         return self._loop.time() + _LINGER_SECONDS

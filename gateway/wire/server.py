@@ -62,7 +62,7 @@ class ServerProtocol:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by name
         peer = transport.get_extra_info("peername")
         self._receiver = Receiver(self._port.limits, peer[0] if isinstance(peer, tuple) else "")
-        self._sender = Sender(self._transport, self._port.limits.send_seconds)
+        self._sender = Sender(self._transport, self._port.limits.send_seconds, self._port.row)
         port = self._port
         port.deadlines.watch(self)
         self.due = self._loop.time() + port.limits.head_seconds
@@ -192,7 +192,7 @@ class ServerProtocol:
         head = receiver.head
         if head is not None and head.expects and not receiver.arrived:
             head.expects = False
-            self._transport.write(CONTINUE)
+            self._sender.write(CONTINUE)
 
     # ── serving and replying ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -257,7 +257,7 @@ class ServerProtocol:
         return write_reply(reply, turn.head, self._port.deadlines.date)
 
     def _send(self, turn: Turn, written: bytes) -> None:
-        self._sender.write(written)
+        self._sender.send(written)
         self._finish(turn)
 
     def begin(self, answer: Answer, flow: Flow) -> Callable[[bytes], None]:
@@ -321,6 +321,7 @@ class ServerProtocol:
     def close_when_idle(self) -> None:
         """Close at once if nothing is being received or served; otherwise the present reply is the last."""
         if self._sender.ending or (self._turn is None and not self._has_more()):
+            self._sender.leave()
             self._transport.close()
 
     def stop(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from gateway.together import Together
+from gateway.together import Row, Together
 
 Loop = Callable[[Coroutine[Any, Any, None]], None]
 
@@ -45,3 +45,41 @@ def test_what_comes_up_while_they_are_done_is_of_the_next_turn(loop: Loop) -> No
             assert done == [[number] for number in range(1, turns + 1)]
 
     loop(work())
+
+
+class Leaver:
+    """Notes when it leaves."""
+
+    def __init__(self, left: list[object]) -> None:
+        self._left = left
+
+    def leave(self) -> None:
+        self._left.append(self)
+
+
+def test_what_comes_to_leave_while_a_row_is_entered_leaves_in_its_order_when_that_is_left() -> None:
+    left: list[object] = []
+    row, one, two, three = Row(), Leaver(left), Leaver(left), Leaver(left)
+    assert not row.put_off(one)
+    with row:
+        assert row.put_off(two)
+        assert row.put_off(three)
+        assert left == []
+    assert left == [two, three]
+    with row:
+        pass
+    assert left == [two, three]
+    assert not row.put_off(one)
+
+
+def test_a_row_is_left_also_by_an_error() -> None:
+    left: list[object] = []
+    row, one = Row(), Leaver(left)
+    try:
+        with row:
+            row.put_off(one)
+            raise ZeroDivisionError
+    except ZeroDivisionError:
+        pass
+    assert left == [one]
+    assert not row.put_off(one)
