@@ -4,7 +4,7 @@ Belongs here: calling ONNX Runtime, and what it raises in our words. Never here:
 """
 
 from collections.abc import Mapping, Sequence
-from time import monotonic_ns, thread_time_ns
+from time import monotonic_ns
 from typing import Any, Final
 
 from numpy.typing import NDArray
@@ -17,8 +17,6 @@ BACKEND: Final = "onnx"
 Feed = Mapping[str, NDArray[Any]]
 TimedRun = tuple[list[NDArray[Any]], int, int]
 """Outputs, and when the run started and ended (monotonic ns)."""
-_CALM_NS: Final = 200_000
-"""A run up to this long is what it is; a longer one may have had to wait for a processor."""
 
 
 def timed_run(session: Any, names: Sequence[str], feed: Feed, options: Any) -> TimedRun:
@@ -38,17 +36,6 @@ def timed_run(session: Any, names: Sequence[str], feed: Feed, options: Any) -> T
     except Exception as error:  # noqa: BLE001 - a model's graph can make the library raise anything
         raise _in_our_words(error) from None
     return arrays, started, monotonic_ns()
-
-
-def timed_inline(session: Any, names: Sequence[str], feed: Feed) -> tuple[TimedRun, int]:
-    """Return what `timed_run` does, and how long the run took without what it waited for a processor, in ns.
-
-    Raises as that does.
-    """
-    busy = thread_time_ns()
-    done = timed_run(session, names, feed, None)
-    taken = done[2] - done[1]
-    return done, taken if taken <= _CALM_NS else min(taken, thread_time_ns() - busy)
 
 
 def _in_our_words(error: Exception) -> GatewayError:
