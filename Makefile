@@ -17,7 +17,7 @@ help:
 	@echo "make test   the whole fast suite"
 	@echo "make check  lint, types, import contracts, coverage of the decision"
 	@echo "make e2e    the suite in full: third-party clients, 20 000 requests, 1 000 mutations, long trouble with Redis and disks"
-	@echo "make compiled   the build for production: the path of requests compiled by mypyc (a minute; needs gcc), as a wheel"
+	@echo "make compiled   the build for production: the path of requests compiled by mypyc (a minute and a half; needs gcc), as a wheel"
 	@echo "make compare    what a request costs beside Envoy, nginx, MLServer, KServe, LiteLLM … (half an hour; table and plot)"
 	@echo "make ratios     the promises that are ratios, each judged (an hour); make scenarios: load with trouble in it"
 
@@ -76,7 +76,7 @@ test-compiled: $(VENV)/ready
 compare: compiled
 	$(BIN)/python -m loadtests.compare
 
-ratios: $(VENV)/ready
+ratios: compiled
 	$(BIN)/python -m loadtests.ratios
 
 # Locust brings many packages that nothing else here needs, so the scenarios have an environment of their own.

@@ -85,7 +85,7 @@ def main() -> None:
     """Make it and say where it is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--into", type=Path, default=DEFAULT, help="folder of the build, made anew")
-    parser.add_argument("--quickly", action="store_true", help="in a third of the time, to be tested and not measured")
+    parser.add_argument("--quickly", action="store_true", help="in two thirds of the time, to be tested only")
     options = parser.parse_args()
     into: Path = options.into.absolute()
     compiler = shutil.which((os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0])

@@ -58,6 +58,9 @@ protocol maps codes to its own statuses in one table.
 
 from typing import ClassVar, Literal
 
+Progress = Literal["nothing", "request", "answer"]
+"""How far a request to a backend had come."""
+
 
 class GatewayError(Exception):
     """Base of every error of the gateway. `message` is for records, logs and operators, and never holds a secret."""
@@ -222,7 +225,7 @@ class BackendUnreachable(ServingError):
     """
 
     code = "backend_unreachable"
-    progress: Literal["nothing", "request", "answer"] = "answer"
+    progress: Progress = "answer"
 
 
 class BackendProtocolError(ServingError):

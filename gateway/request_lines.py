@@ -4,7 +4,6 @@ Belongs here: making them, and writing those of one turn of the event loop toget
 or what stands in one.
 """
 
-import asyncio
 import logging
 from time import gmtime, strftime, time_ns
 from typing import Any, Final
@@ -12,6 +11,7 @@ from typing import Any, Final
 import orjson
 
 from gateway.logs import Outlet, outlet
+from gateway.together import Together
 
 _WHOLE_BYTES: Final = 4096
 """Up to so much is written to a pipe as one piece, whoever else writes to it (PIPE_BUF on Linux, pipe(7))."""
@@ -29,7 +29,7 @@ class RequestLines:
         self._least = logging.getLevelNamesMapping()[level.upper()]
         self._end = b"," + orjson.dumps(bound)[1:] + b"\n" if bound else b"}\n"
         self._outlet = outlet
-        self._lines: list[bytes] = []
+        self._lines: Together[bytes] = Together(self._write_all)
         self._second = -1
         self._stamp = ""
 
@@ -44,18 +44,18 @@ class RequestLines:
         fields["event"] = event
         fields["level"] = "warning" if failed else "info"
         fields["time"] = f"{self._stamp}.{rest // 1000:06}Z"
-        lines = self._lines
-        if not lines:
-            asyncio.get_running_loop().call_soon(self.flush)
         try:
             line = orjson.dumps(fields)
         except TypeError:  # a caller's text that is no Unicode
             line = orjson.dumps({name: _shown(value) for name, value in fields.items()})
-        lines.append(line[:-1] + self._end)
+        self._lines.add(line[:-1] + self._end)
 
     def flush(self) -> None:
-        """Write what there is, as many lines at once as stay whole beside the lines of other processes."""
-        lines, self._lines = self._lines, []
+        """Write what there is."""
+        self._lines.end()
+
+    def _write_all(self, lines: list[bytes]) -> None:
+        """Write as many lines at once as stay whole beside the lines of other processes."""
         group: list[bytes] = []
         size = 0
         for line in lines:

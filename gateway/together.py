@@ -31,10 +31,11 @@ class Together(Generic[T]):
         """Have `item` done at the end of this turn."""
         items = self._items
         if not items:
-            get_running_loop().call_soon(self._end)
+            get_running_loop().call_soon(self.end)
         items.append(item)
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Have done now what has come so far; with nothing, `do` is given nothing."""
         items, self._items = self._items, []
         self._do(items)
 

@@ -11,15 +11,14 @@ import asyncio
 import select
 import ssl
 from collections.abc import Callable
-from typing import Final, Literal, Protocol, cast
+from typing import Final, Protocol, cast
 
-from gateway.errors import BackendProtocolError, BackendUnreachable, DeadlineExceeded, ServingError
+from gateway.errors import BackendProtocolError, BackendUnreachable, DeadlineExceeded, Progress, ServingError
 from gateway.together import Together
 from gateway.wire.alarm import NEVER
 from gateway.wire.exchange import Exchange
 from gateway.wire.reply import NotHttp, ReplyReader, TooLarge
 
-Progress = Literal["nothing", "request", "answer"]
 _COPIED: Final = 65_536
 """Up to so many bytes, copying a body behind its head costs less than a second call."""
 

@@ -39,19 +39,26 @@ class ServedByPointsman(Served):
         self.gateway.close()
 
 
-class PointsmanForward:
+class _Ours:
+    """Pointsman as a peer, from the source as it is or from its compiled build."""
+
+    def __init__(self, *, compiled: bool = False) -> None:
+        self._tree = DEFAULT if compiled else None
+        said = "split 90/10; records, metrics, log lines; one worker"
+        self.name = "Pointsman compiled" if compiled else "Pointsman"
+        self.said = f"the compiled build; {said}" if compiled else f"as it is; {said}"
+
+    def install(self, cache: Path) -> str:  # noqa: ARG002 - the seam's shape; it is installed already
+        """Return the version under test. Raises `PeerUnavailable` when the build is not of what the source is now."""
+        if self._tree is not None and digest_of(self._tree) != source_digest():
+            raise PeerUnavailable("there is no compiled build of this source; make it with: make compiled")
+        return pointsman_version()
+
+
+class PointsmanForward(_Ours):
     """Two versions on one backend, split 90 to 10."""
 
     task: Task = "forward"
-
-    def __init__(self, *, compiled: bool = False) -> None:
-        """Run the source as it is, or its compiled build."""
-        self._tree = DEFAULT if compiled else None
-        self.name, self.said = _named(compiled)
-
-    def install(self, cache: Path) -> str:  # noqa: ARG002 - the seam's shape; it is installed already
-        """Return the version under test."""
-        return _version(self._tree)
 
     def start(self, place: Place) -> Served:
         """Start it and put two forwarded versions in force."""
@@ -59,36 +66,15 @@ class PointsmanForward:
         return _start(place, [*versions, {"model": "fraud", "split": SPLIT}], forward_load(), self._tree)
 
 
-class PointsmanInProcess:
+class PointsmanInProcess(_Ours):
     """Two versions of the digits model, split 90 to 10."""
 
     task: Task = "in process"
-
-    def __init__(self, *, compiled: bool = False) -> None:
-        """Run the source as it is, or its compiled build."""
-        self._tree = DEFAULT if compiled else None
-        self.name, self.said = _named(compiled)
-
-    def install(self, cache: Path) -> str:  # noqa: ARG002 - the seam's shape; it is installed already
-        """Return the version under test."""
-        return _version(self._tree)
 
     def start(self, place: Place) -> Served:
         """Start it and put two versions of the example model in force."""
         versions = [from_folder(digits_folder() / version) for version in SPLIT]
         return _start(place, [*versions, {"model": "digits", "split": SPLIT}], digits_load(), self._tree)
-
-
-def _named(compiled: bool) -> tuple[str, str]:
-    said = "split 90/10; records, metrics, log lines; one worker"
-    return ("Pointsman compiled", f"the compiled build; {said}") if compiled else ("Pointsman", f"as it is; {said}")
-
-
-def _version(tree: Path | None) -> str:
-    """Return the version under test. Raises `PeerUnavailable` when it is not what the source is now."""
-    if tree is not None and digest_of(tree) != source_digest():
-        raise PeerUnavailable("there is no compiled build of this source; make it with: make compiled")
-    return pointsman_version()
 
 
 def _start(place: Place, documents: list[dict[str, Any]], load: Load, tree: Path | None) -> Served:
