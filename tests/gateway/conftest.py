@@ -13,6 +13,7 @@ from gateway.config import RulesSettings
 from gateway.metrics import Board, Slot
 from gateway.ports import Acknowledgement, ChangeSet, ExecutorFactory, Head, Kind, Resettlement, Write
 from gateway.snapshot import Rules, Snapshot
+from gateway.stores.redis_link import TIMEOUT_SECONDS
 from gateway.stores.rules_redis import RedisRules
 from tests.conftest import READY_SECONDS, AddingExecutor, AddingVersions, RunningValkey, until
 
@@ -23,11 +24,11 @@ class Worker:
     """One worker's rules. `follow` starts them, `stop` ends them as the end of the process would."""
 
     def __init__(
-        self, name: str, url: str, folder: Path, executor_for: ExecutorFactory, settings: RulesSettings
+        self, name: str, source: RedisRules, folder: Path, executor_for: ExecutorFactory, settings: RulesSettings
     ) -> None:
         self.name = name
         self.board = Board(folder.with_name(f"{name}.board"))
-        self.source = RedisRules(url, timeout_s=0.2)
+        self.source = source
         self.rules = Rules(self.source, executor_for, folder, self.board, settings, name)
         self._running: asyncio.Task[None] | None = None
         self._stopped = False
@@ -79,13 +80,19 @@ class Worker:
 
 
 class Bench:
-    """The store, written to past the control plane, and workers on one gateway's folder."""
+    """The store, written to past the control plane, and workers on one gateway's folder.
 
-    def __init__(self, valkey: RunningValkey, folder: Path, adding: AddingVersions) -> None:
+    `timeout_s` is how long the store may be silent. On a busy machine a disk can hold it up for a second.
+    """
+
+    def __init__(
+        self, valkey: RunningValkey, folder: Path, adding: AddingVersions, timeout_s: float = READY_SECONDS
+    ) -> None:
         self.valkey = valkey
+        self._timeout_s = timeout_s
         self.adding = adding
         self.folder = folder / "rules"
-        self.store = RedisRules(valkey.url, timeout_s=0.2)
+        self.store = RedisRules(valkey.url, timeout_s=timeout_s)
         self.opened = ExitStack()  # what tests open beside; it is closed with the bench
         self._workers: list[Worker] = []
         self._operations = 0
@@ -100,7 +107,8 @@ class Bench:
         url: str | None = None,
     ) -> Worker:
         settings = RulesSettings(poll_ms=poll_ms, stale_after_ms=250, behind_not_ready_ms=behind_ms)
-        made = Worker(name, url or self.valkey.url, self.folder, executor_for or self.adding, settings)
+        source = RedisRules(url or self.valkey.url, timeout_s=self._timeout_s)
+        made = Worker(name, source, self.folder, executor_for or self.adding, settings)
         self._workers.append(made)
         return made
 
@@ -178,9 +186,15 @@ Scenario = Callable[[Bench], Awaitable[None]]
 RunBench = Callable[[Scenario], None]
 
 
-def _run(valkey: RunningValkey, folder: Path, adding: AddingVersions, scenario: Scenario) -> None:
+def _run(
+    valkey: RunningValkey,
+    folder: Path,
+    adding: AddingVersions,
+    scenario: Scenario,
+    timeout_s: float = READY_SECONDS,
+) -> None:
     async def whole() -> None:
-        bench = Bench(valkey, folder, adding)
+        bench = Bench(valkey, folder, adding, timeout_s)
         try:
             await bench.store.initialise()
             await scenario(bench)
@@ -199,4 +213,4 @@ def run_bench(valkey: RunningValkey, tmp_path: Path, adding: AddingVersions) -> 
 @pytest.fixture
 def run_private_bench(start_valkey: Callable[[], RunningValkey], tmp_path: Path, adding: AddingVersions) -> RunBench:
     """Run a scenario on a Valkey of its own, which it may kill and freeze."""
-    return lambda scenario: _run(start_valkey(), tmp_path, adding, scenario)
+    return lambda scenario: _run(start_valkey(), tmp_path, adding, scenario, TIMEOUT_SECONDS)

@@ -264,9 +264,9 @@ def test_deadline_ends_an_answer_that_goes_on_and_on(run: Run) -> None:
     async def work() -> None:
         client = make_client()
         async with Server(script) as server:
-
+            # Half a second is for connecting: were that to fail in time, there would be no connection to end.
             async def read() -> None:
-                async with stream(client, server.url, seconds=0.1) as answer:
+                async with stream(client, server.url, seconds=0.5) as answer:
                     async for part in answer:
                         assert set(part.split(b"more")) == {b""}
 
