@@ -9,7 +9,7 @@ Belongs here: waiting and being told. Never here: what is waited for.
 
 import asyncio
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from gateway.logs import logger
 
@@ -17,6 +17,7 @@ T = TypeVar("T")
 Callback = Callable[["Arrival[Any]"], object]
 _running: list["Run"] = []
 """The run that goes on just now, and below it those in which it was made to."""
+_END: Final = object()
 
 
 class Arrival(Generic[T]):
@@ -103,10 +104,10 @@ class Run:
     does: there is none, or it is somebody else's. What it raises, but for being cancelled, is logged as a defect.
     """
 
-    __slots__ = ("_cancelled", "_coroutine", "_going", "_waits")
+    __slots__ = ("_cancelled", "_going", "_steps", "_waits")
 
     def __init__(self, coroutine: Coroutine[Any, Any, object]) -> None:
-        self._coroutine = coroutine
+        self._steps = coroutine.__await__()
         self._waits: Any = None
         self._going = False
         self._cancelled: asyncio.CancelledError | None = None
@@ -117,7 +118,8 @@ class Run:
         self._going = True
         _running.append(self)
         try:
-            waits = self._coroutine.send(None) if cancelled is None else self._coroutine.throw(cancelled)
+            # `next` has a way to say that there was none; `send` raises, which costs as much as a step.
+            waits = next(self._steps, _END) if cancelled is None else self._steps.throw(cancelled)
         except StopIteration:
             return
         except BaseException as error:  # noqa: BLE001 - there is nobody above who could be told
@@ -125,8 +127,9 @@ class Run:
             return
         finally:
             _running.pop()
-        self._going = False
-        self._wait_for(waits)
+        if waits is not _END:
+            self._going = False
+            self._wait_for(waits)
 
     def cancel(self, why: str | None = None) -> None:
         """Have `CancelledError` raised where it waits; where it runs just now, at the next place where it would."""

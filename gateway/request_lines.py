@@ -11,6 +11,7 @@ from typing import Any, Final
 import orjson
 
 from gateway.logs import Outlet, outlet
+from gateway.times import THREE_DIGITS
 from gateway.together import Together
 
 _WHOLE_BYTES: Final = 4096
@@ -43,7 +44,8 @@ class RequestLines:
             self._second, self._stamp = second, strftime("%Y-%m-%dT%H:%M:%S", gmtime(second))
         fields["event"] = event
         fields["level"] = "warning" if failed else "info"
-        fields["time"] = f"{self._stamp}.{rest // 1000:06}Z"
+        us = rest // 1000
+        fields["time"] = f"{self._stamp}.{THREE_DIGITS[us // 1000]}{THREE_DIGITS[us % 1000]}Z"
         try:
             line = orjson.dumps(fields)
         except TypeError:  # a caller's text that is no Unicode

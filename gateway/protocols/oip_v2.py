@@ -35,6 +35,7 @@ from gateway.protocols.oip_v2_bodies import RequestedOutput, read_body, read_ide
 from gateway.protocols.oip_v2_kinds import shown
 from gateway.protocols.oip_v2_paths import ROUTES, Target, find, not_allowed, parse
 from gateway.protocols.oip_v2_tensors import names_of, read_inputs, write_data
+from gateway.times import THREE_DIGITS
 
 __all__ = ["ROUTES", "STATUS", "OipV2", "OipV2Face", "Target", "parse", "passed_on", "reply_lines"]
 
@@ -280,9 +281,10 @@ def _decided(  # noqa: PLR0917 - what the lines depend on, and so what they are 
 def _timing(answer: Answer) -> str:
     """Return the Server-Timing value, in ms: https://www.w3.org/TR/server-timing/."""
     route, queue, infer, total = answer.route_us, answer.queue_us, answer.infer_us, answer.total_us
+    digits = THREE_DIGITS
     return (
-        f"route;dur={route // 1000}.{route % 1000:03}, queue;dur={queue // 1000}.{queue % 1000:03}, "
-        f"infer;dur={infer // 1000}.{infer % 1000:03}, total;dur={total // 1000}.{total % 1000:03}"
+        f"route;dur={route // 1000}.{digits[route % 1000]}, queue;dur={queue // 1000}.{digits[queue % 1000]}, "
+        f"infer;dur={infer // 1000}.{digits[infer % 1000]}, total;dur={total // 1000}.{digits[total % 1000]}"
     )
 
 
