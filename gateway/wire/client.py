@@ -7,7 +7,7 @@ The way of a request, which costs one write when an idle connection is there:
 
     client    makes an `exchange` and submits it to
     pool      which gives it to a connection, idle, freed or new (`connecting`, `trust`);
-    connection writes it at the end of this turn of the loop, and feeds what comes back to
+    connection writes it when all `departures` of this turn of the loop are, and feeds what comes back to
     reply     which finds the end of the reply with httptools; then the exchange hands it to its caller, and the
     pool      has the connection back, if nothing whatever was wrong with it.
 
@@ -25,10 +25,9 @@ from gateway.errors import DeadlineExceeded, Stopping
 from gateway.messages import Headers
 from gateway.ports import Flows, UpstreamReply, UpstreamStream
 from gateway.tasks import Tasks
-from gateway.together import Together
 from gateway.wire.alarm import NEVER, Alarm
 from gateway.wire.connecting import Connector, Resolve, resolve
-from gateway.wire.connection import depart
+from gateway.wire.departures import Departures
 from gateway.wire.exchange import Exchange, WholeExchange
 from gateway.wire.pool import Limits, Pool
 from gateway.wire.streamed import StreamedExchange
@@ -70,7 +69,7 @@ class PooledClient:
         self._max_response_bytes = max_response_bytes
         self._tasks = Tasks()
         self._connector = Connector(connect_timeout_ms, tls or trust(), resolve, self._tasks)
-        self._departures = Together(depart)
+        self._departures = Departures()
         self._alarm = Alarm(self._expire)
         self._lanes: dict[str, dict[str, Pool]] = {lane: {} for lane in LANES}
         self._closed = False
@@ -145,6 +144,7 @@ class PooledClient:
         while any(self._lanes.values()):  # until asyncio has told each connection that it is gone
             self._all_left = asyncio.get_running_loop().create_future()
             await self._all_left
+        self._departures.close()
         self._alarm.stop()
 
     def _submit(self, exchange: Exchange, origin: Origin, lane: str) -> Pool:

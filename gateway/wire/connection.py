@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Final, Protocol, cast
 
 from gateway.errors import BackendProtocolError, BackendUnreachable, DeadlineExceeded, Progress, ServingError
-from gateway.together import Together
 from gateway.wire.alarm import NEVER
 from gateway.wire.exchange import Exchange
 from gateway.wire.reply import NotHttp, ReplyReader, TooLarge
@@ -36,25 +35,17 @@ class Owner(Protocol):
         """Send an exchange again, over a connection that has not been used, when the one that had it is lost."""
 
 
-def depart(connections: list["Connection"]) -> None:
-    """Have the requests of connections leave that were given one in this turn of the event loop (why: `together`)."""
-    for connection in connections:
-        connection.depart()
-
-
 class Connection:
     """A connection, an `asyncio.Protocol` in all but name. `due_ns` is when it has to be looked at next: its exchange's
-    deadline, or its own while idle.
+    deadline, or its own while idle; `descriptor` the number of its open socket.
     """
 
     __slots__ = (
         "_backend",
-        "_departures",
         "_exchange",
         "_heard",
         "_owner",
         "_paused",
-        "_pending",
         "_reply",
         "_transport",
         "_unasked",
@@ -62,16 +53,16 @@ class Connection:
         "_used",
         "_writable",
         "closing",
+        "descriptor",
         "due_ns",
         "lost",
         "retire_ns",
     )
 
-    def __init__(self, owner: Owner, backend: str, retire_ns: int, departures: Together["Connection"]) -> None:
-        """Belong to `owner`, and take no new exchange after `retire_ns`; `departures` does what `depart` does."""
+    def __init__(self, owner: Owner, backend: str, retire_ns: int) -> None:
+        """Belong to `owner`, and take no new exchange after `retire_ns`."""
         self._owner = owner
         self._backend = backend
-        self._departures = departures
         self.retire_ns = retire_ns
         self.due_ns = NEVER
         self.closing = self.lost = False
@@ -87,17 +78,16 @@ class Connection:
     # ── what the pool does ───────────────────────────────────────────────────────────────────────────────────────
 
     def send(self, exchange: Exchange) -> None:
-        """Send a request, at the end of this turn of the event loop; its exchange hears of the reply."""
+        """Take a request, which leaves with `depart`; its exchange hears of the reply."""
         self._exchange = exchange
         self._heard = False
         self.due_ns = exchange.deadline_ns
         self._reply.begin(exchange.head_only, exchange.limit)
         self._unsent = True
-        self._departures.add(self)
         exchange.placed(self)
 
-    def depart(self) -> None:
-        """Write the request that is put off, if nothing has come since the last reply.
+    def depart(self, heard: bool) -> None:
+        """Write the request that is put off, if nothing was `heard` since the last reply.
 
         The event loop may have had no turn to say so, and what a backend sends on its own would be taken for the
         answer to this request. (What it sends only after that has left cannot be told from its answer, by any client of
@@ -106,7 +96,7 @@ class Connection:
         exchange = self._exchange
         if not self._unsent or exchange is None or self._transport.is_closing():
             return
-        if self._used and self._pending.poll(0):
+        if self._used and heard:
             self.abort()
             return
         self._unsent = False
@@ -155,7 +145,7 @@ class Connection:
     def send_part(self, data: bytes) -> None:
         """Send a piece of the request's body."""
         if self._unsent:
-            self.depart()
+            self.depart(_is_heard(self.descriptor))
         self._transport.write(data)
 
     async def writable(self) -> None:
@@ -178,8 +168,7 @@ class Connection:
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass of it
-        self._pending = select.poll()
-        self._pending.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+        self.descriptor: int = transport.get_extra_info("socket").fileno()
 
     def data_received(self, data: bytes) -> None:
         """Read on in the reply."""
@@ -283,3 +272,10 @@ class Connection:
         error = BackendUnreachable(cut, self._backend)
         error.progress = progress
         return error
+
+
+def _is_heard(descriptor: int) -> bool:
+    """Tell whether anything has come that has not been read."""
+    asking = select.poll()
+    asking.register(descriptor, select.POLLIN)
+    return bool(asking.poll(0))

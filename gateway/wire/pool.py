@@ -18,9 +18,9 @@ from msgspec import Struct
 from gateway.errors import BackendUnreachable, DeadlineExceeded, InternalError, Overloaded, ServingError, Stopping
 from gateway.logs import logger
 from gateway.tasks import Tasks
-from gateway.together import Together
 from gateway.wire.alarm import NEVER, Alarm
 from gateway.wire.connection import Connection
+from gateway.wire.departures import Departures
 from gateway.wire.exchange import Exchange
 from gateway.wire.target import Origin, retimed
 
@@ -46,7 +46,7 @@ class Pool:
         limits: Limits,
         *,
         opener: Opener,
-        departures: Together[Connection],
+        departures: Departures,
         alarm: Alarm,
         tasks: Tasks,
         left: Callable[["Pool"], None],
@@ -76,7 +76,7 @@ class Pool:
         while self._idle:
             connection = self._idle.pop()
             if not connection.closing:
-                connection.send(exchange)
+                self._send(connection, exchange)
                 return
         if len(self._waiting) >= self._limits.queue + self._limits.count - len(self._open):
             raise self._too_many()
@@ -128,13 +128,15 @@ class Pool:
         if now >= connection.retire_ns or self._stopped:
             connection.close()
         elif (exchange := self._next(self._waiting)) is not None:
-            connection.send(exchange)
+            self._send(connection, exchange)
         else:
             self._keep(connection, now)
 
     def lost(self, connection: Connection) -> None:
         """Make room for another."""
-        self._open.discard(connection)
+        if connection in self._open:
+            self._open.remove(connection)
+            self._departures.forget(connection)
         if connection in self._idle:
             self._idle.remove(connection)
         self._open_more()
@@ -173,17 +175,18 @@ class Pool:
         self._leave_if_empty()
 
     def _new_connection(self) -> Connection:
-        return Connection(self, self.origin.name, monotonic_ns() + self._limits.age_ns, self._departures)
+        return Connection(self, self.origin.name, monotonic_ns() + self._limits.age_ns)
 
     def _begin(self, connection: Connection) -> None:
         if not connection.lost:
             self._open.add(connection)
+            self._departures.watch(connection)
         if connection.closing:
             self._refuse_one(connection.unusable())
         elif self._stopped:
             connection.abort()
         elif (exchange := self._next(self._repeated) or self._next(self._waiting)) is not None:
-            connection.send(exchange)
+            self._send(connection, exchange)
         else:
             self._keep(connection, monotonic_ns())
 
@@ -210,6 +213,10 @@ class Pool:
                 exchange.head = retimed(exchange.head, exchange.deadline_ns, now)
                 return exchange
         return None
+
+    def _send(self, connection: Connection, exchange: Exchange) -> None:
+        connection.send(exchange)
+        self._departures.add(connection)
 
     def _keep(self, connection: Connection, now: int) -> None:
         if not self._limits.keep_ns:
