@@ -29,6 +29,7 @@ MODULES: Final[Sequence[str]] = (
     "gateway/guards.py",
     "gateway/identity.py",
     "gateway/journal/appending.py",
+    "gateway/journal/frames.py",
     "gateway/messages.py",
     "gateway/metrics.py",
     "gateway/ports/serving.py",

@@ -17,7 +17,8 @@ import pytest
 from gateway.capture import capture
 from gateway.chain import genesis
 from gateway.journal import Journal
-from gateway.journal.segment import Corruption, SegmentHeader, pack_frame, pack_header, segment_path
+from gateway.journal.frames import pack_frame
+from gateway.journal.segment import Corruption, SegmentHeader, pack_header, segment_path
 from gateway.journal.tail import Budget, Tail
 from gateway.metrics import Board
 from gateway.ports import Batch, JournalPosition

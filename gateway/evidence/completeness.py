@@ -17,16 +17,8 @@ from msgspec import Struct
 from gateway.evidence.glance import UNREADABLE, decode_glance
 from gateway.evidence.journal_names import gateway_of, worker_folders, worker_of
 from gateway.gauges import BoardFolder
-from gateway.journal.segment import (
-    FRAME_OVERHEAD,
-    Flaw,
-    HeaderIncomplete,
-    HeaderUnreadable,
-    parse_header,
-    read_frame,
-    segment_numbers,
-    segment_path,
-)
+from gateway.journal.frames import FRAME_OVERHEAD, Flaw, read_frame
+from gateway.journal.segment import HeaderIncomplete, HeaderUnreadable, parse_header, segment_numbers, segment_path
 from gateway.metrics import Slot
 from gateway.ports import AuditStore, Dropped, Filter, Gap, Holding, JournalPosition
 from gateway.sealing import NoContent, unpack_content

@@ -15,15 +15,12 @@ from gateway.evidence.findings import Finding, Findings
 from gateway.evidence.glance import UNREADABLE, Glance, decode_glance
 from gateway.evidence.journal_names import journals_in, worker_folders, worker_of
 from gateway.evidence.uncovered import chain_after
+from gateway.journal.frames import FRAME_OVERHEAD, Flaw, read_frame, resume
 from gateway.journal.segment import (
-    FRAME_OVERHEAD,
-    Flaw,
     HeaderIncomplete,
     HeaderUnreadable,
     SegmentHeader,
     parse_header,
-    read_frame,
-    resume,
     segment_numbers,
     segment_path,
 )

@@ -26,15 +26,9 @@ import msgspec
 from gateway.arrival import Arrival
 from gateway.chain import link
 from gateway.errors import AuditUnavailable
+from gateway.journal.frames import MAX_PAYLOAD_BYTES, frame_head
 from gateway.journal.recovery import find_end
-from gateway.journal.segment import (
-    MAX_PAYLOAD_BYTES,
-    SegmentHeader,
-    frame_head,
-    pack_header,
-    segment_path,
-    sync_folder,
-)
+from gateway.journal.segment import SegmentHeader, pack_header, segment_path, sync_folder
 from gateway.journal.syncing import Syncer
 from gateway.logs import logger
 from gateway.metrics import Board, Slot

@@ -10,13 +10,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from gateway.journal.frames import FRAME_OVERHEAD, frame_end
 from gateway.journal.segment import (
-    FRAME_OVERHEAD,
     MAX_HEADER_BYTES,
     HeaderIncomplete,
     HeaderUnreadable,
     SegmentHeader,
-    frame_end,
     parse_header,
     segment_numbers,
     segment_path,

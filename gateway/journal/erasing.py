@@ -5,7 +5,7 @@ yet.
 
 A frame keeps its place, its length and its sealed part; its parts become zeros, and its checksum is that of the frame
 with zeros. The checksum is written first and the zeros when it is on the disk: from then on the frame reads as erased
-(`segment.read_frame`), wherever this is stopped and whoever reads meanwhile. Its writer only ever appends, so it is not
+(`frames.read_frame`), wherever this is stopped and whoever reads meanwhile. Its writer only ever appends, so it is not
 disturbed.
 """
 
@@ -15,18 +15,8 @@ from pathlib import Path
 
 from crc32c import crc32c
 
-from gateway.journal.segment import (
-    FRAME_OVERHEAD,
-    Flaw,
-    HeaderIncomplete,
-    HeaderUnreadable,
-    frames_follow,
-    parse_header,
-    read_frame,
-    resume,
-    segment_numbers,
-    segment_path,
-)
+from gateway.journal.frames import FRAME_OVERHEAD, Flaw, frames_follow, read_frame, resume
+from gateway.journal.segment import HeaderIncomplete, HeaderUnreadable, parse_header, segment_numbers, segment_path
 from gateway.ports import Place
 from gateway.sealing import NoContent, parts_at
 

@@ -12,16 +12,12 @@ from pathlib import Path
 from msgspec import Struct
 
 from gateway.chain import genesis, link
+from gateway.journal.frames import FRAME_OVERHEAD, Flaw, frames_follow, read_frame, resume
 from gateway.journal.segment import (
-    FRAME_OVERHEAD,
-    Flaw,
     HeaderIncomplete,
     HeaderUnreadable,
     SegmentHeader,
-    frames_follow,
     parse_header,
-    read_frame,
-    resume,
     segment_numbers,
     segment_path,
 )

@@ -14,19 +14,14 @@ from pathlib import Path
 import msgspec
 
 from gateway.chain import genesis, link
+from gateway.journal.frames import FRAME_OVERHEAD, Flaw, frame_end, frames_follow, read_frame, resume
 from gateway.journal.segment import (
-    FRAME_OVERHEAD,
     MAX_HEADER_BYTES,
     Corruption,
-    Flaw,
     HeaderIncomplete,
     HeaderUnreadable,
     SegmentHeader,
-    frame_end,
-    frames_follow,
     parse_header,
-    read_frame,
-    resume,
     segment_numbers,
     segment_path,
     sync_folder,

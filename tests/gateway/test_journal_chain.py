@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from gateway.chain import genesis, link
-from gateway.journal.segment import Corruption, SegmentHeader, pack_frame, pack_header, parse_header, segment_path
+from gateway.journal.frames import pack_frame
+from gateway.journal.segment import Corruption, SegmentHeader, pack_header, parse_header, segment_path
 from gateway.journal.tail import Budget, Tail
 from gateway.metrics import Board
 from gateway.record import Frame, encode_record

@@ -10,7 +10,8 @@ import pytest
 from gateway.capture import is_erased
 from gateway.journal import Journal
 from gateway.journal.erasing import erase_in_journals
-from gateway.journal.segment import FRAME_OVERHEAD, read_frame, segment_path
+from gateway.journal.frames import FRAME_OVERHEAD, read_frame
+from gateway.journal.segment import segment_path
 from gateway.metrics import Board
 from gateway.ports import Place
 from tests.journals import (

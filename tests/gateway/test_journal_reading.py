@@ -10,8 +10,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from gateway.journal.frames import pack_frame
 from gateway.journal.reading import JournalReader
-from gateway.journal.segment import Corruption, pack_frame, segment_path
+from gateway.journal.segment import Corruption, segment_path
 from gateway.journal.tail import CHUNK_BYTES, Budget, Tail
 from gateway.metrics import Board
 from gateway.ports import JournalPosition

@@ -8,14 +8,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.journal import Journal
-from gateway.journal.segment import (
-    SegmentHeader,
-    pack_frame,
-    pack_header,
-    parse_header,
-    segment_numbers,
-    segment_path,
-)
+from gateway.journal.frames import pack_frame
+from gateway.journal.segment import SegmentHeader, pack_header, parse_header, segment_numbers, segment_path
 from gateway.metrics import Board
 from tests.journals import Chain, Synced, made, open_journal
 

@@ -9,18 +9,13 @@ from crc32c import crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.journal.frames import MAX_PAYLOAD_BYTES, Flaw, frames_follow, pack_frame, read_frame, resume
 from gateway.journal.segment import (
-    MAX_PAYLOAD_BYTES,
-    Flaw,
     HeaderIncomplete,
     HeaderUnreadable,
     SegmentHeader,
-    frames_follow,
-    pack_frame,
     pack_header,
     parse_header,
-    read_frame,
-    resume,
     segment_numbers,
     segment_path,
 )

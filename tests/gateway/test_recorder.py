@@ -12,7 +12,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.journal import Journal
-from gateway.journal.segment import pack_frame, segment_numbers, segment_path
+from gateway.journal.frames import pack_frame
+from gateway.journal.segment import segment_numbers, segment_path
 from gateway.metrics import Board
 from gateway.ports import Batch, Filter
 from gateway.record import Frame, Record, encode_record

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from gateway.capture import capture, fits, open_part
 from gateway.chain import HASH_BYTES, genesis, link
-from gateway.journal.segment import Flaw, pack_frame, read_frame
+from gateway.journal.frames import Flaw, pack_frame, read_frame
 from gateway.record import decode_record, encode_record
 from gateway.sealing import NoContent, frame_of, pack_content, parts_at, unpack_content
 from routing import Capture

@@ -29,7 +29,8 @@ from gateway.evidence.verification import Against
 from gateway.evidence.witness import FILE
 from gateway.identity import new_record_id
 from gateway.journal import Journal
-from gateway.journal.segment import Corruption, frame_end, parse_header
+from gateway.journal.frames import frame_end
+from gateway.journal.segment import Corruption, parse_header
 from gateway.journal.tail import Budget, Tail
 from gateway.metrics import Board
 from gateway.ports import AuditStore, Batch, Gap, SignedCheckpoint

@@ -9,7 +9,8 @@ from crc32c import crc32c
 from msgspec import Struct
 
 from gateway.evidence.findings import Verdict
-from gateway.journal.segment import FRAME_OVERHEAD, Flaw, parse_header, read_frame
+from gateway.journal.frames import FRAME_OVERHEAD, Flaw, read_frame
+from gateway.journal.segment import parse_header
 from gateway.sealing import parts_at
 from tests.gateway.evidence.sealed.tampering.raw import Mutation, Named, Store, anywhere
 
