@@ -1,6 +1,7 @@
 """How every audit store lists, samples, counts and goes through its records."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -119,6 +120,16 @@ def test_a_listing_is_of_the_records_that_fit_each_field_of_its_filter(audit: Au
     assert 0 < len(found) < len(kept)
     assert [record.received_ns for record in found] == [at_ns for _, at_ns in _expected(kept, wanted)]
     assert all(_fits(record, wanted) for record in found)
+
+
+def test_a_listing_of_times_in_which_nothing_came_is_empty_whatever_else_it_asks_for(audit: AuditStore) -> None:
+    kept = _two_days(audit)
+    times = sorted(frame.record.received_ns for _, frame in kept)
+    since_ns, until_ns = next((at + 1, later) for at, later in pairwise(times) if later - at > 1)
+    for name in FILTERS.keys() - {"since_ns", "until_ns"}:
+        for first, end in ((since_ns, until_ns), (until_ns, since_ns)):
+            wanted: dict[str, Any] = {name: FILTERS[name], "since_ns": first, "until_ns": end}
+            assert listed(audit, Filter(**wanted)) == []
 
 
 _filters = st.builds(
