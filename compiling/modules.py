@@ -1,5 +1,4 @@
-"""What is compiled: the modules that a request passes in a worker. (The control process writes records with SQLite, and
-compiled it takes as long: measured.)
+"""What is compiled: the modules that a request passes in a worker, and those that its record passes on to the store.
 
 Belongs here: the list. Never here: how it is done.
 
@@ -14,11 +13,14 @@ from typing import Final
 MODULES: Final[Sequence[str]] = (
     "gateway/arrival.py",
     "gateway/attempt.py",
+    "gateway/book.py",
     "gateway/capture.py",
     "gateway/chain.py",
+    "gateway/columns.py",
     "gateway/concurrency.py",
     "gateway/dataplane.py",
     "gateway/draws.py",
+    "gateway/evidence/checkpointing.py",
     "gateway/executors/http.py",
     "gateway/executors/http_endpoints.py",
     "gateway/executors/onnx.py",
@@ -30,6 +32,7 @@ MODULES: Final[Sequence[str]] = (
     "gateway/identity.py",
     "gateway/journal/appending.py",
     "gateway/journal/frames.py",
+    "gateway/journal/tail.py",
     "gateway/messages.py",
     "gateway/metrics.py",
     "gateway/ports/serving.py",
@@ -41,6 +44,8 @@ MODULES: Final[Sequence[str]] = (
     "gateway/sink.py",
     "gateway/snapshot/frozen_map.py",
     "gateway/snapshot/shapes.py",
+    "gateway/stores/audit_sqlite_day.py",
+    "gateway/stores/audit_sqlite_writing.py",
     "gateway/timeouts.py",
     "gateway/together.py",
     "gateway/wire/alarm.py",

@@ -15,7 +15,7 @@ from gateway.logs import logger
 
 T = TypeVar("T")
 Callback = Callable[["Arrival[Any]"], object]
-_running: list["Run"] = []
+_running: Final[list["Run"]] = []
 """The run that goes on just now, and below it those in which it was made to."""
 _END: Final = object()
 

@@ -5,6 +5,7 @@ Belongs here: turning whatever an executor does into one outcome. Never here: ch
 
 import asyncio
 from time import monotonic_ns
+from typing import Final
 
 from msgspec import Struct
 
@@ -15,7 +16,7 @@ from gateway.ports import InferProtocol
 from gateway.record import Attempt, Outcome
 from gateway.snapshot import PreparedVersion
 
-FALLBACK_STATUSES = frozenset({502, 503, 504})
+FALLBACK_STATUSES: Final = frozenset({502, 503, 504})
 
 
 class Tried(Struct):

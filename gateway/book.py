@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import HistogramMetricFamily
@@ -25,15 +25,31 @@ from gateway.gauges import BoardFolder, board_families, family, lag_families, se
 from gateway.metrics import METRICS, Lag, Sealing
 from gateway.record import Frame, Record
 
-CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
-UNKNOWN_MODEL = "_unknown"
-NO_VERSION = "_none"
-BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
+UNKNOWN_MODEL: Final = "_unknown"
+NO_VERSION: Final = "_none"
+BUCKETS: Final[tuple[float, ...]] = (
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+)
 """Upper bounds of the latency histograms, in seconds."""
-_BOUNDS_US = tuple(round(bound * 1e6) for bound in BUCKETS)
-_LE = (*map(str, BUCKETS), "+Inf")
+_BOUNDS_US: Final = tuple(round(bound * 1e6) for bound in BUCKETS)
+_LE: Final = (*map(str, BUCKETS), "+Inf")
 # Refusals for a version that the caller named: whatever stands in the record then, it is no version of the catalog.
-_ASKED_IN_VAIN = frozenset({"unknown_version", "version_not_allowed"})
+_ASKED_IN_VAIN: Final = frozenset({"unknown_version", "version_not_allowed"})
 
 
 class HasLag(Protocol):

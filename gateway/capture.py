@@ -15,7 +15,7 @@ import json
 import os
 import re
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from msgspec import Struct
 
@@ -23,11 +23,11 @@ from gateway.errors import GatewayError, ModelFailed, RequestError
 from gateway.record import Payload
 from routing.types import Capture
 
-REDACTED = "[redacted]"
-SALT_BYTES = 16
-_FIELD = re.compile(r"[a-z_]+(\[\d+\]|\.[a-z_]+)*", re.ASCII)
-_NO_DIGEST = bytes(32)
-_HEAD_BYTES = SALT_BYTES + 32
+REDACTED: Final = "[redacted]"
+SALT_BYTES: Final = 16
+_FIELD: Final = re.compile(r"[a-z_]+(\[\d+\]|\.[a-z_]+)*", re.ASCII)
+_NO_DIGEST: Final = bytes(32)
+_HEAD_BYTES: Final = SALT_BYTES + 32
 
 
 class Contents(Struct, frozen=True):

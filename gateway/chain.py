@@ -13,9 +13,10 @@ Belongs here: hashes in, hashes out. Never here: records, files, keys, signature
 
 from collections.abc import Sequence
 from hashlib import sha256
+from typing import Final
 
-HASH_BYTES = 32
-_GENESIS = b"pointsman journal v1\n"
+HASH_BYTES: Final = 32
+_GENESIS: Final = b"pointsman journal v1\n"
 
 
 def genesis(journal: str) -> bytes:

@@ -7,17 +7,18 @@ Belongs here: which columns there are, and how a value of any size or kind fits 
 """
 
 import re
+from typing import Final
 
 import msgspec
 from msgspec import Struct
 
 from gateway.record import Record, Role
 
-LARGEST = 2**63 - 1
+LARGEST: Final = 2**63 - 1
 """What integers are bounded by, in both directions: the widest integer that stores have."""
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-([0-9a-f])[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
-_MS = 1_000_000
-_headers = msgspec.msgpack.Encoder()
+_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-([0-9a-f])[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
+_MS: Final = 1_000_000
+_headers: Final = msgspec.msgpack.Encoder()
 
 
 class Columns(Struct, frozen=True):
@@ -110,7 +111,7 @@ def packed_id(text: str) -> bytes | str:
     return bytes.fromhex(text.replace("-", "")) if _UUID.match(text) else text
 
 
-def unpacked_id(packed: bytes | str) -> str:
+def unpacked_id(packed: object) -> str:
     """Return the id that `packed_id` packed; of anything else that a damaged row may hold, what it looks like."""
     if not isinstance(packed, bytes) or len(packed) != 16:
         return str(packed)
@@ -118,13 +119,13 @@ def unpacked_id(packed: bytes | str) -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-def made_in(packed: bytes | str) -> int | None:
+def made_in(packed: object) -> int | None:
     """Return the millisecond (Unix time) in which a packed UUIDv7 was made (RFC 9562 §5.7), None of any other id."""
     if isinstance(packed, bytes) and len(packed) == 16 and packed[6] >> 4 == 7:
         return int.from_bytes(packed[:6], "big")
     return None
 
 
-def tells_its_time(packed: bytes | str, received_ns: int) -> bool:
+def tells_its_time(packed: object, received_ns: int) -> bool:
     """Tell whether a packed record id was made in the millisecond in which the record was received."""
     return made_in(packed) == received_ns // _MS

@@ -51,7 +51,7 @@ class DataPlane:
         lines: RequestLines,
         guards: Guards | None = None,
     ) -> None:
-        self._rules = rules
+        self._rules = rules.current
         self._sink = sink
         self._shadows = shadows
         self._board = board
@@ -214,19 +214,18 @@ class DataPlane:
         self._write_line(flight, record, rendered.status)
 
     def _write_line(self, flight: Flight, record: Record, status: int) -> None:
-        fields = {
-            "request_id": record.request_id,
-            "record_id": record.record_id,
-            "model": record.model if record.known_model else cut(record.model),
-            "version": record.served,
-            "reason": record.reason,
-            "revision": record.revision,
-            "status": status if flight.streamed is None else record.status,
-            "latency_ms": record.total_us / 1000,
-        }
-        if flight.error_code is not None:
-            fields["error_code"] = flight.error_code
-        self._lines.write(flight.outcome == "failed", flight.outcome, fields)
+        self._lines.write(
+            flight.outcome,
+            request_id=record.request_id,
+            record_id=record.record_id,
+            model=record.model if record.known_model else cut(record.model),
+            version=record.served,
+            reason=record.reason,
+            revision=record.revision,
+            status=status if flight.streamed is None else record.status,
+            total_us=record.total_us,
+            error_code=flight.error_code,
+        )
 
     def look(self) -> None:
         """Let go of what is known of rules that are no longer in force. To be called every moment."""

@@ -7,6 +7,7 @@ record. Never here: deciding or executing.
 from asyncio import CancelledError
 from collections.abc import Mapping
 from time import monotonic_ns
+from typing import Final
 
 from msgspec import Struct
 
@@ -20,12 +21,12 @@ from gateway.snapshot import RouteEntry, Snapshot
 from gateway.streaming import Stream
 from routing import Capture, Decision, Facts, routing_key, unit_digest
 
-_DEFAULT_CAPTURE = Capture()
-_NO_HEADERS: Mapping[str, str] = {}
-_LONGEST_NAME = 256  # beyond every legal name of a model or version
-LONGEST_ID = 1024
+_DEFAULT_CAPTURE: Final = Capture()
+_NO_HEADERS: Final[Mapping[str, str]] = {}
+_LONGEST_NAME: Final = 256  # beyond every legal name of a model or version
+LONGEST_ID: Final = 1024
 """How much of a body's own id a record keeps, in characters; such a request is found by the id so cut."""
-_LONGEST_VALUE = 1025  # one more than any value of a cohort's clause, so a cut value still matches none
+_LONGEST_VALUE: Final = 1025  # one more than any value of a cohort's clause, so a cut value still matches none
 
 
 class Origin(Struct, frozen=True):

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?\Z")
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?\Z")
 
 
 _VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
@@ -20,8 +20,8 @@ _SALTS_BYTES: Final = 32
 _DRAWN: Final = 256
 # Asking the kernel costs as much as everything else here, so it is asked for many at once. Taking one off a deque is
 # one step, so no two threads get the same; a forked process draws its own.
-_digits: deque[str] = deque()
-_salts: deque[bytes] = deque()
+_digits: Final[deque[str]] = deque()
+_salts: Final[deque[bytes]] = deque()
 os.register_at_fork(after_in_child=_digits.clear)
 os.register_at_fork(after_in_child=_salts.clear)
 

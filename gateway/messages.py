@@ -5,7 +5,7 @@ one request (that is `record`).
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from msgspec import Struct
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from gateway.record import Outcome
 Lane = Literal["primary", "shadow"]
 """Whose work it is, so that copies can take nothing from requests that somebody waits for."""
 Headers = tuple[tuple[str, str], ...]
-HUNG_UP = "the caller hung up"
+HUNG_UP: Final = "the caller hung up"
 """What the wire says when it cancels the work on a request whose caller is gone (`Task.cancel`'s message)."""
 
 

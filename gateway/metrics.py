@@ -10,12 +10,12 @@ import mmap
 import os
 from enum import IntEnum
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec import Struct
 
-_SLOT_BYTES = 8
-_SLOTS = 64
+_SLOT_BYTES: Final = 8
+_SLOTS: Final = 64
 
 
 class Slot(IntEnum):
@@ -59,7 +59,7 @@ class Slot(IntEnum):
     CONNECTIONS_REFUSED = 46
 
 
-COUNTERS = frozenset(
+COUNTERS: Final = frozenset(
     slot
     for slot in Slot
     if slot.name.startswith("SHADOW_DROPPED_")
@@ -83,7 +83,7 @@ class Metric(Struct, frozen=True):
     labels: tuple[str, ...] = ()
 
 
-METRICS = {
+METRICS: Final = {
     "pointsman_requests_total": Metric(
         "counter", "Requests by the version that served them (or should have).", ("model", "version", "outcome")
     ),

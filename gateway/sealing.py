@@ -9,14 +9,15 @@ Integers are little-endian. The sealed part is the msgpack map of the record.
 """
 
 import struct
+from typing import Final
 
 from gateway.chain import HASH_BYTES, link
 from gateway.record import Frame, decode_record
 
-_LENGTH = struct.Struct("<I")
-_length_at = _LENGTH.unpack_from
-_SEALED_AT = HASH_BYTES + _LENGTH.size
-_SHORTEST = _SEALED_AT + _LENGTH.size
+_LENGTH: Final = struct.Struct("<I")
+_length_at: Final = _LENGTH.unpack_from
+_SEALED_AT: Final = HASH_BYTES + _LENGTH.size
+_SHORTEST: Final = _SEALED_AT + _LENGTH.size
 
 
 class NoContent(ValueError):
@@ -25,7 +26,12 @@ class NoContent(ValueError):
 
 def pack_content(previous: bytes, sealed: bytes, request: bytes, response: bytes) -> bytes:
     """Return the content of a frame."""
-    return b"".join((previous, _LENGTH.pack(len(sealed)), sealed, _LENGTH.pack(len(request)), request, response))
+    return b"".join(content_pieces(previous, sealed, request, response))
+
+
+def content_pieces(previous: bytes, sealed: bytes, request: bytes, response: bytes) -> tuple[bytes, ...]:
+    """Return the content of a frame, yet to be joined."""
+    return previous, _LENGTH.pack(len(sealed)), sealed, _LENGTH.pack(len(request)), request, response
 
 
 def unpack_content(content: bytes | memoryview) -> tuple[bytes, bytes, bytes, bytes]:

@@ -15,7 +15,7 @@ from gateway.errors import InvalidHeader
 
 TIMEOUT_HEADER: Final = "x-request-timeout-ms"
 _MS: Final = 1_000_000
-_WHOLE = re.compile(r"0{0,15}[1-9][0-9]{0,14}").fullmatch
+_WHOLE: Final = re.compile(r"0{0,15}[1-9][0-9]{0,14}").fullmatch
 
 
 def deadline_of(headers: Mapping[str, str], started_ns: int, timeout_ms: int) -> int:

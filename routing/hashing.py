@@ -7,10 +7,11 @@ Never here: documents, rules, or Python's own randomised `hash`.
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from math import log
+from typing import Final
 
-_SEPARATOR = b"\x1f"
-_HASH_SPACE = 2.0**64
-_SAMPLE_SPACE = 10_000
+_SEPARATOR: Final = b"\x1f"
+_HASH_SPACE: Final = 2.0**64
+_SAMPLE_SPACE: Final = 10_000
 
 
 def unit_digest(unit: str) -> bytes:

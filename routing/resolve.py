@@ -6,13 +6,14 @@ a version exists or is loaded (that is the data plane's), any source of facts, o
 
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from routing.facts import Facts
 from routing.hashing import shadow_hit, winner
 from routing.types import Cohort, Decision, Pin, Route, Shadow
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class VersionDenied(Exception):

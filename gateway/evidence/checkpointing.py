@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from gateway.chain import Tree, leaf
 from gateway.evidence.journal_names import gateway_of, journals_in, worker_folders
@@ -18,7 +19,7 @@ from gateway.evidence.witness import FILE, Seen, WitnessUnreadable, read_witness
 from gateway.logs import logger
 from gateway.ports import AuditStore, Batch, JournalPosition, PublicKey, SignedCheckpoint
 
-SECONDS = 10.0
+SECONDS: Final = 10.0
 RECORDS = 100_000
 """A checkpoint is due when it would cover so many records; a receipt has to read all of them."""
 
@@ -80,7 +81,7 @@ class Checkpointer:
         self._runs = _no_runs()
         self._records = 0
         self._since = 0.0
-        self._signed: SignedCheckpoint | None = None
+        self._offered: SignedCheckpoint | None = None
 
     @property
     def last_at_ns(self) -> int:
@@ -96,7 +97,7 @@ class Checkpointer:
             AuditUnavailable: the store fails.
             OSError: the journals cannot be read.
         """
-        self._ends, self._runs, self._records, self._signed = {}, _no_runs(), 0, None
+        self._ends, self._runs, self._records, self._offered = {}, _no_runs(), 0, None
         self._store.publish_key(PublicKey(self._gateway, self._key.id, self._key.public.pem, self._now_ns()))
         self._take_up(self._store.last_checkpoint(self._gateway))
         for found in uncovered_rows(self._store, self._own_positions()):
@@ -122,7 +123,7 @@ class Checkpointer:
 
     def due(self) -> bool:
         """Tell whether what was committed since the last checkpoint should be sealed now."""
-        if self._signed is not None or self._records >= RECORDS:
+        if self._offered is not None or self._records >= RECORDS:
             return True
         return self._records > 0 and self._monotonic() - self._since >= self._seconds
 
@@ -132,11 +133,11 @@ class Checkpointer:
         Raises:
             AuditUnavailable: the store does not take it. The next call offers it the very same one again.
         """
-        while self._signed is not None or self._runs:
-            if self._signed is None:
-                self._signed = self._sign(min(self._runs))
-            self._store.seal(self._signed)
-            checkpoint, self._signed = self._signed, None
+        while self._offered is not None or self._runs:
+            if self._offered is None:
+                self._offered = self._sign(min(self._runs))
+            self._store.seal(self._offered)
+            checkpoint, self._offered = self._offered, None
             self._number, self._previous = checkpoint.number, digest(checkpoint.statement)
             self._last_at_ns = checkpoint.at_ns
             self._remember()

@@ -6,6 +6,7 @@ connections (that is `wire`), which URL (`http_endpoints`), rules, records, retr
 
 import time
 from functools import lru_cache
+from typing import Final
 
 from gateway.catalog import Ejection, HttpBackend, Manifest
 from gateway.errors import BackendProtocolError, BackendUnreachable, DeadlineExceeded, ServingError
@@ -19,24 +20,26 @@ from gateway.ports import InferProtocol, UpstreamClient, UpstreamReply
 from gateway.standings import Standings
 from gateway.timeouts import TIMEOUT_HEADER, remaining
 
-REQUEST_HEADERS = ("accept", "accept-language", "content-type", "tracestate")
+REQUEST_HEADERS: Final = ("accept", "accept-language", "content-type", "tracestate")
 """What passes from caller to backend. Everything else stays here: credentials and cookies are for the gateway, not
 for whoever runs a version; `host`, framing and hop-by-hop headers (RFC 9110, section 7.6.1) belong to one connection;
 an encoding the caller accepts would encode the answer that the record keeps. `tracestate` goes with the `traceparent`
 that the gateway makes."""
-RESPONSE_HEADERS = frozenset({"content-encoding", "content-language", "inference-header-content-length", "retry-after"})
+RESPONSE_HEADERS: Final = frozenset(
+    {"content-encoding", "content-language", "inference-header-content-length", "retry-after"}
+)
 """What passes from backend to caller beside `content-type`: what is needed to read the body, and when to come back.
 Everything else stays here: cookies would be set on the gateway's name, `server`, `date` and framing are the
 gateway's, and only the gateway says which model, version and rule answered."""
-READY_TIMEOUT_MS = 2_000
+READY_TIMEOUT_MS: Final = 2_000
 """How long a backend may take to say that it is ready; a probe must not wait as long as a prediction may."""
-_JSON = "application/json"
-_NEARLY_ALL_NS = 900_000
+_JSON: Final = "application/json"
+_NEARLY_ALL_NS: Final = 900_000
 """Nine tenths of a ms, in ns."""
-_GATEWAY_ERRORS = frozenset({502, 503, 504})
+_GATEWAY_ERRORS: Final = frozenset({502, 503, 504})
 """Statuses by which a server says that it cannot serve at all, as opposed to this request alone (500 may be that)."""
-_NONE: frozenset[str] = frozenset()
-_OF_BOTH = frozenset(REQUEST_HEADERS)
+_NONE: Final[frozenset[str]] = frozenset()
+_OF_BOTH: Final = frozenset(REQUEST_HEADERS)
 
 
 class HttpExecutor:

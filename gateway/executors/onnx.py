@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from time import monotonic_ns
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import onnxruntime
@@ -41,13 +41,13 @@ from gateway.messages import Readiness, Rendered, Result, Tensors, Work
 from gateway.ports import InferProtocol
 from gateway.tasks import in_task, within
 
-_WARM_UP_RUNS = 5
-_WARM_UP_ENOUGH_NS = 50_000_000
+_WARM_UP_RUNS: Final = 5
+_WARM_UP_ENOUGH_NS: Final = 50_000_000
 _WARM_UP_LIMIT_NS = 10_000_000_000
 
-_BATCHES_AT_ONCE = 2
+_BATCHES_AT_ONCE: Final = 2
 """Shared runs under way at once: the next batch gathers while one runs, and a second thread may take it."""
-_LARGE_BODY = 256 * 1024
+_LARGE_BODY: Final = 256 * 1024
 """Bodies above this many bytes take milliseconds to read, too long for the event loop."""
 
 T = TypeVar("T")

@@ -4,10 +4,11 @@ Belongs here: the estimate. Never here: clocks, runs, or what follows from the e
 """
 
 import math
+from typing import Final
 
-_RISE = 1 / 2
-_FALL = 1 / 16
-_GROWTH = 4.0
+_RISE: Final = 1 / 2
+_FALL: Final = 1 / 16
+_GROWTH: Final = 4.0
 
 
 class Pace:

@@ -19,27 +19,27 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from gateway.arrival import Arrival
 from gateway.chain import link
 from gateway.errors import AuditUnavailable
-from gateway.journal.frames import MAX_PAYLOAD_BYTES, frame_head
+from gateway.journal.frames import MAX_PAYLOAD_BYTES, frame_pieces
 from gateway.journal.recovery import find_end
 from gateway.journal.segment import SegmentHeader, pack_header, segment_path, sync_folder
 from gateway.journal.syncing import Syncer
 from gateway.logs import logger
 from gateway.metrics import Board, Slot
 from gateway.record import Record, encode_record
-from gateway.sealing import pack_content
+from gateway.sealing import content_pieces
 
 Durability = Literal["process", "power"]
-_REFUSAL = "this prediction cannot be recorded, so it is withheld; send the request again"
+_REFUSAL: Final = "this prediction cannot be recorded, so it is withheld; send the request again"
 
 
-_LARGE_GROUP = 1 << 20
+_LARGE_GROUP: Final = 1 << 20
 """Bytes of frames that wait for the end of a turn of the loop; beyond that they are written at once."""
 
 
@@ -201,10 +201,10 @@ class Journal:
         """Make the next frame, to be written."""
         sealed = _sealed(record, len(request) + len(response))
         sequence = self._made_sequence = self._made_sequence + 1
-        content = pack_content(self._made_chain, sealed, request, response)
+        head, checked = frame_pieces(sequence, content_pieces(self._made_chain, sealed, request, response))
         self._made_chain = link(self._made_chain, sequence, sealed)
-        self._frames += (frame_head(sequence, content), content)
-        self._unwritten += len(content)
+        self._frames += (head, checked)
+        self._unwritten += len(checked)
 
     def _write(self) -> AuditUnavailable | None:
         """Write the frames that have been made. Return why that failed, if it did; then none of them counts."""

@@ -32,13 +32,13 @@ class Flaw(Enum):
 
 def pack_frame(sequence: int, payload: bytes) -> bytes:
     """Return the frame of one record; `payload` is its content."""
-    return frame_head(sequence, payload) + payload
+    return b"".join(frame_pieces(sequence, (payload,)))
 
 
-def frame_head(sequence: int, payload: bytes) -> bytes:
-    """Return what stands before the content of a record in its frame."""
-    number = _SEQUENCE.pack(sequence)
-    return _CHECKED.pack(len(payload), crc32c(payload, crc32c(number))) + number
+def frame_pieces(sequence: int, payload: tuple[bytes, ...]) -> tuple[bytes, bytes]:
+    """Return the frame of one record in two pieces, its content given in any number of them."""
+    checked = b"".join((_SEQUENCE.pack(sequence), *payload))
+    return _CHECKED.pack(len(checked) - _SEQUENCE.size, crc32c(checked)), checked
 
 
 def read_frame(view: memoryview, at: int) -> tuple[int, memoryview] | Flaw:

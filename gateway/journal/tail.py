@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from errno import EIO
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -30,7 +31,7 @@ from gateway.ports import JournalPosition
 from gateway.record import Frame, decode_record
 from gateway.sealing import NoContent, unpack_content
 
-CHUNK_BYTES = 2**20
+CHUNK_BYTES: Final = 2**20
 STUCK_SECONDS = 1.0
 Alarm = Callable[[Path, Corruption], None]
 """Called once for each damage with the segment it is in."""

@@ -39,7 +39,7 @@ from gateway.times import THREE_DIGITS
 
 __all__ = ["ROUTES", "STATUS", "OipV2", "OipV2Face", "Target", "parse", "passed_on", "reply_lines"]
 
-_NO_BINARY = "binary tensors are not spoken here; send JSON (in tritonclient and KServe: binary_data=False)"
+_NO_BINARY: Final = "binary tensors are not spoken here; send JSON (in tritonclient and KServe: binary_data=False)"
 
 _OURS: Final = frozenset({"content-type", "server-timing", "x-request-id", "x-record-id", "x-model-name"}) | {
     "x-model-version",
@@ -49,7 +49,7 @@ _OURS: Final = frozenset({"content-type", "server-timing", "x-request-id", "x-re
     "x-route-cohort",
 }
 """What only the gateway says; a backend's header of that name is left out."""
-_HEADER_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}").fullmatch
+_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,128}").fullmatch
 
 STATUS: Final[Mapping[str, int]] = {
     "malformed_request": 400,

@@ -11,7 +11,7 @@ import math
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -24,12 +24,12 @@ from gateway.protocols.oip_v2_bodies import InputParameters, InputTensor
 from gateway.protocols.oip_v2_bulk import read_bulk
 from gateway.protocols.oip_v2_kinds import KINDS, Kind, decoder, shown
 
-_SHOWN_DIMENSIONS = 16
+_SHOWN_DIMENSIONS: Final = 16
 _BULK_BYTES = 2**20
-_LARGEST_EMPTY = 2**20
+_LARGEST_EMPTY: Final = 2**20
 """An empty tensor needs no data, so its other dimensions are bounded here: a model may allocate from them."""
-_PLACE = re.compile(r" - at `\$(?P<place>[^`]*)`$")
-_SEND_JSON = "send the tensor as JSON in `data` (in tritonclient and KServe: binary_data=False)"
+_PLACE: Final = re.compile(r" - at `\$(?P<place>[^`]*)`$")
+_SEND_JSON: Final = "send the tensor as JSON in `data` (in tritonclient and KServe: binary_data=False)"
 
 
 def read_inputs(tensors: Sequence[InputTensor], signature: Signature) -> dict[str, NDArray[Any]]:

@@ -4,14 +4,14 @@ Belongs here: the mapping alone. Never here: what it holds.
 """
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar, overload
+from typing import Any, Final, TypeVar, overload
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 Default = TypeVar("Default")
 
-_SHELVES = 256
-_LAST = _SHELVES - 1
+_SHELVES: Final = 256
+_LAST: Final = _SHELVES - 1
 
 
 class FrozenMap(Mapping[Key, Value]):

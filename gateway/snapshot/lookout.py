@@ -18,6 +18,7 @@ from gateway.snapshot.arrears import Arrears
 from gateway.snapshot.documents import Documents
 from gateway.snapshot.fetching import must_follow
 from gateway.snapshot.history import History
+from gateway.snapshot.shapes import Current
 
 _LONGEST_PAUSE_SECONDS = 0.5  # between two looks at a store that does not answer
 _LISTEN_AGAIN_SECONDS = 0.5
@@ -36,6 +37,7 @@ class Lookout:
         board: Board,
         *,
         settings: RulesSettings,
+        current: Current,
         in_force: Callable[[], Head | None],
     ) -> None:
         self._source = source
@@ -43,22 +45,16 @@ class Lookout:
         self._documents = documents
         self._alarms = alarms
         self._board = board
+        self._current = current
         self._in_force = in_force
         self._arrears = Arrears(settings.behind_not_ready_ms * 1_000_000)
-        self._stale_ns = settings.stale_after_ms * 1_000_000
         self._poll_seconds = settings.poll_ms / 1000
         self._pause_seconds = self._poll_seconds
         self._hint = asyncio.Event()
         self._listening: asyncio.Timeout | None = None
-        self._checked_ns: int | None = None
         self._lost_ns: int | None = None
         self.newest: Head | None = None
         self.newer = asyncio.Event()
-
-    @property
-    def stale(self) -> bool:
-        """Whether the store has not confirmed the rules in force for longer than `stale_after_ms`."""
-        return self._checked_ns is None or monotonic_ns() - self._checked_ns > self._stale_ns
 
     @property
     def behind(self) -> bool:
@@ -94,7 +90,7 @@ class Lookout:
         # Cleared before the question: any number of notices that come meanwhile make for one more look.
         hinted = self._hint.is_set()
         self._hint.clear()
-        self._history.doubtful |= self.stale
+        self._history.doubtful |= self._current.stale
         try:
             head = await self._source.head()
             trouble = await self._history.trouble(head, ours, operation_id)
@@ -114,9 +110,9 @@ class Lookout:
         return True
 
     def _note_head(self, head: Head | None, in_force: Head | None) -> None:
-        self._checked_ns = monotonic_ns()
+        self._current.confirmed_ns = now_ns = monotonic_ns()
         self._board[Slot.RULES_CHECKED_NS] = time_ns()
-        self._arrears.look(in_force, head, self._checked_ns)
+        self._arrears.look(in_force, head, now_ns)
         self.newest = head
         if head != self._in_force():
             self.newer.set()

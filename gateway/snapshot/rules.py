@@ -27,7 +27,7 @@ from gateway.snapshot.inforce import InForce
 from gateway.snapshot.keeping import Keeping
 from gateway.snapshot.lookout import Lookout
 from gateway.snapshot.preparation import Preparations
-from gateway.snapshot.shapes import Snapshot
+from gateway.snapshot.shapes import Current, Snapshot
 
 _HEARTBEAT_SECONDS = 1.0
 _AGAIN_SECONDS = 0.5  # after a start without any rules, and after a defect
@@ -56,10 +56,17 @@ class Rules:
         self._alarms = Alarms(board)
         history = History(source)
         self._fetching = Fetching(source, history)
+        self.current = Current(settings.stale_after_ms)
         self._lookout = Lookout(
-            source, history, self._documents, self._alarms, board, settings=settings, in_force=self._head
+            source,
+            history,
+            self._documents,
+            self._alarms,
+            board,
+            settings=settings,
+            current=self.current,
+            in_force=self._head,
         )
-        self._snapshot: Snapshot | None = None
         self._since_ns = 0
         self._kept: tuple[Head, int] | None = None  # newest head that is looked at and on disk, and since when
         self._why_none = ""
@@ -71,12 +78,12 @@ class Rules:
     @property
     def snapshot(self) -> Snapshot | None:
         """The rules in force; None until there are any."""
-        return self._snapshot
+        return self.current.snapshot
 
     @property
     def stale(self) -> bool:
         """Whether the store has not confirmed the rules in force for longer than `stale_after_ms`."""
-        return self._lookout.stale
+        return self.current.stale
 
     @property
     def behind(self) -> bool:
@@ -111,7 +118,7 @@ class Rules:
 
     async def run(self) -> None:
         """Follow the store until cancelled."""
-        while self._snapshot is None:
+        while self.current.snapshot is None:
             await asyncio.sleep(_AGAIN_SECONDS)
             await self.start()
         turns = {
@@ -128,7 +135,7 @@ class Rules:
         """Take this worker off the list and release every version. `run` has been cancelled before."""
         with suppress(RulesUnavailable):
             await self._source.withdraw(self._worker)
-        self._snapshot = None
+        self.current.snapshot = None
         await self._preparations.close()
         await self._keeping.close()
 
@@ -155,7 +162,7 @@ class Rules:
             # Nothing is lost: the next look finds the newer head again.
             logger().warning("rules_not_fetched", why=error.message)
         if self._touched or self._head() != self._documents.head:  # also after a defect on the way there
-            self._put_in_force(self._in_force.advance(self._snapshot, self._touched))
+            self._put_in_force(self._in_force.advance(self.current.snapshot, self._touched))
             self._touched = set()
             await self._keep()
 
@@ -171,12 +178,12 @@ class Rules:
         self._keeping.note(taken.kept, exact=advance.by_difference)
 
     def _head(self) -> Head | None:
-        return self._snapshot.head if self._snapshot is not None else None
+        return self.current.snapshot.head if self.current.snapshot is not None else None
 
     def _put_in_force(self, snapshot: Snapshot) -> None:
         if self._head() != snapshot.head:
             self._since_ns = self._board[Slot.RULES_SINCE_NS] = time_ns()
-        self._snapshot = snapshot
+        self.current.snapshot = snapshot
         self._board[Slot.RULES_REVISION] = snapshot.head.revision
         self._board[Slot.VERSIONS_LOADED] = self._in_force.loaded
         complaints = self._documents.complaints
@@ -191,7 +198,7 @@ class Rules:
 
     def _on_settled(self, model: str) -> None:
         """Look at a model again once a try for one of its versions has ended; many of one turn of the loop at once."""
-        if self._snapshot is None:
+        if self.current.snapshot is None:
             return
         if not self._settled:
             asyncio.get_running_loop().call_soon(self._place_settled)
@@ -199,8 +206,8 @@ class Rules:
 
     def _place_settled(self) -> None:
         settled, self._settled = self._settled, set()
-        if self._snapshot is not None:
-            self._put_in_force(self._in_force.advance(self._snapshot, settled))
+        if self.current.snapshot is not None:
+            self._put_in_force(self._in_force.advance(self.current.snapshot, settled))
             self._news.set()
 
     async def _keep(self) -> None:

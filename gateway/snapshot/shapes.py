@@ -4,6 +4,7 @@ Belongs here: the shapes. Never here: what is put into them.
 """
 
 from collections.abc import Mapping, Set
+from time import monotonic_ns
 
 from msgspec import Struct
 
@@ -39,3 +40,20 @@ class Snapshot(Struct, frozen=True, eq=False):
     cohort_revisions: Mapping[str, int]
     versions: FrozenMap[tuple[str, str], PreparedVersion]
     registered: Set[tuple[str, str]]
+
+
+class Current:
+    """What is in force in one worker now. `Rules` keeps it up; who serves requests only reads it.
+
+    `confirmed_ns` is when the store last confirmed it (monotonic), None before it ever has.
+    """
+
+    def __init__(self, stale_after_ms: int) -> None:
+        self.snapshot: Snapshot | None = None
+        self.confirmed_ns: int | None = None
+        self._stale_after_ns = stale_after_ms * 1_000_000
+
+    @property
+    def stale(self) -> bool:
+        """Whether the store has not confirmed the rules in force for longer than `stale_after_ms`."""
+        return self.confirmed_ns is None or monotonic_ns() - self.confirmed_ns > self._stale_after_ns

@@ -24,7 +24,7 @@ from gateway.columns import bounded, headers_of, packed_id, tells_its_time, unit
 from gateway.record import Record
 from gateway.stores.sqlite_file import Schema
 
-_STATEMENTS = """
+_STATEMENTS: Final = """
 CREATE TABLE records (
   number INTEGER PRIMARY KEY,
   journal INTEGER NOT NULL,
@@ -195,9 +195,11 @@ def oip_key(oip_id: str) -> int:
     return _key(b"o" + oip_id.encode())
 
 
-def stray_key(packed: bytes | str) -> int:
-    """Return what a stray's packed record id, or that of its primary, is found by across days."""
-    return _key(b"r" + (packed if isinstance(packed, bytes) else packed.encode()))
+def stray_key(packed: object) -> int:
+    """Return what a stray's packed record id, or that of its primary, is found by across days; also what a damaged row
+    has in its place.
+    """
+    return _key(b"r" + (packed if isinstance(packed, bytes) else str(packed).encode()))
 
 
 def _key(data: bytes) -> int:

@@ -21,15 +21,15 @@ Fields = Sequence[tuple[bytes, bytes]]
 
 _ONCE: Final = frozenset({"host", "content-length", "transfer-encoding", "expect"})
 """Fields that stand at most once. Of every other field the first counts."""
-_HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?").fullmatch
-_ABSOLUTE = re.compile(r"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL).fullmatch
+_HOST: Final = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?").fullmatch
+_ABSOLUTE: Final = re.compile(r"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL).fullmatch
 _VERSIONS: Final = frozenset({"1.1", "1.0"})
 _PLAINLY: Final = (b" HTTP/1.1", b" HTTP/1.0")
 _PROTOCOLS: Final = (b"HTTP/", b"RTSP/", b"ICE/")
-_MOST_DIGITS = 20
-_MOST_KEPT = 512
-_names: dict[bytes, str] = {}
-_hosts: set[str] = set()
+_MOST_DIGITS: Final = 20
+_MOST_KEPT: Final = 512
+_names: Final[dict[bytes, str]] = {}
+_hosts: Final[set[str]] = set()
 """Names of fields as they were sent, and in lower case; hosts that are valid. Most callers send the same for years."""
 
 

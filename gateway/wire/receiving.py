@@ -7,6 +7,7 @@ turn. What a head may say is in `heads`.
 from collections import deque
 from collections.abc import Callable
 from time import monotonic_ns, time_ns
+from typing import Final
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 from msgspec import Struct
@@ -16,10 +17,10 @@ from gateway.errors import BodyTooLarge, HeadTooLarge, MalformedRequest, Request
 from gateway.messages import WireRequest
 from gateway.wire.heads import Head, check_protocol, check_size, head_too_large, plain_line, read_head
 
-_PIECE = 16 * 1024
+_PIECE: Final = 16 * 1024
 """Bytes given to the parser at once. It cannot be stopped at the end of a message, so this bounds how many requests it
 makes before anybody can ask whether there is room for them."""
-_BEARABLE_OVERHEAD = 8
+_BEARABLE_OVERHEAD: Final = 8
 """Bytes around each byte of a chunked body that are borne; a chunk of a single byte has five around it."""
 
 

@@ -46,7 +46,7 @@ class _KnownHead(Struct, frozen=True):
     reusable: bool
 
 
-_heads: dict[bytes, _KnownHead] = {}
+_heads: Final[dict[bytes, _KnownHead]] = {}
 """Heads as they came; a backend sends the same one for as long as its clock shows the same second, some for ever."""
 
 

@@ -11,12 +11,13 @@ import struct
 import sys
 import termios
 from contextlib import suppress
+from typing import Final
 
 from gateway.together import Row
 from gateway.wire.deadlines import NEVER
 
-_LINGER_SECONDS = 2.0
-_LONGEST_LINGER_SECONDS = 30.0
+_LINGER_SECONDS: Final = 2.0
+_LONGEST_LINGER_SECONDS: Final = 30.0
 """How long what a caller still sends is read and thrown away after the last reply: since it last sent, and at all.
 A connection that is closed before that is reset by the kernel, and the reset can overtake the reply."""
 

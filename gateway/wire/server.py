@@ -15,7 +15,7 @@ understood cannot be told apart from the rest of it, so not one byte of it is lo
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from gateway.arrival import Run
 from gateway.errors import ClientClosed, GatewayError, Overloaded, RequestError, RequestTimeout, Stopping
@@ -29,8 +29,8 @@ from gateway.wire.relaying import Relaying
 from gateway.wire.replies import CONTINUE, write_reply
 from gateway.wire.sending import Sender
 
-_MOST_WAITING = 16
-_READ_AHEAD = 256 * 1024
+_MOST_WAITING: Final = 16
+_READ_AHEAD: Final = 256 * 1024
 """Requests, and bytes of their bodies, that may wait behind the one being served before reading stops."""
 
 

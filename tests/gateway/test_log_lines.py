@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from typing import Any
 
 from gateway.logs import Outlet
 from gateway.request_lines import RequestLines
@@ -80,13 +81,21 @@ def test_a_line_of_the_product_is_one_json_object_with_the_bound_fields() -> Non
     assert (warned["event"], warned["logger"], warned["level"]) == ("beware this", "some.library", "warning")
 
 
-def written(level: str, *lines: tuple[bool, dict[str, object]]) -> tuple[list[bytes], list[dict[str, object]]]:
-    """Write the lines of requests within one turn of a loop; return what was read from the pipe and the lines in it."""
+LINE: dict[str, Any] = {
+    "request_id": "q-1", "record_id": "r-1", "model": "fraud", "version": "2", "reason": "split", "revision": 7,
+    "status": 200, "total_us": 1_234, "error_code": None,
+}  # fmt: skip
+
+
+def written(level: str, *lines: tuple[str, dict[str, Any]]) -> tuple[list[bytes], list[dict[str, object]]]:
+    """Write the lines of requests within one turn of a loop, each `LINE` but for what is said of it; return what was
+    read from the pipe and the lines in it.
+    """
 
     async def write() -> None:
         of_requests = RequestLines(level, Outlet(writing), gateway="g", worker="w0")
-        for failed, fields in lines:
-            of_requests.write(failed, "failed" if failed else "served", dict(fields))
+        for outcome, fields in lines:
+            of_requests.write(outcome, **(LINE | fields))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
 
@@ -101,29 +110,49 @@ def written(level: str, *lines: tuple[bool, dict[str, object]]) -> tuple[list[by
 
 
 def test_the_lines_of_requests_are_of_the_same_form_as_all_others_and_leave_once_in_a_turn_of_the_loop() -> None:
-    pieces, lines = written("info", (False, {"status": 200}), (True, {"status": 500, "model": "m"}))
+    nothing = {"version": None, "reason": None, "revision": None, "total_us": 2_000_007}
+    pieces, lines = written("info", ("served", {}), ("failed", nothing | {"status": 500, "error_code": "model_failed"}))
     assert len(pieces) == 1
     stamps = [line.pop("time") for line in lines]
+    same = {"request_id": "q-1", "record_id": "r-1", "model": "fraud", "gateway": "g", "worker": "w0"}
+    served = {"version": "2", "reason": "split", "revision": 7, "status": 200, "latency_ms": 1.234}
+    failed = {"version": None, "reason": None, "revision": None, "status": 500, "latency_ms": 2000.007}
     assert lines == [
-        {"status": 200, "event": "served", "level": "info", "gateway": "g", "worker": "w0"},
-        {"status": 500, "model": "m", "event": "failed", "level": "warning", "gateway": "g", "worker": "w0"},
+        same | served | {"event": "served", "level": "info"},
+        same | failed | {"event": "failed", "level": "warning", "error_code": "model_failed"},
     ]
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", str(stamp)) for stamp in stamps)
 
 
+def test_a_line_without_fields_of_its_process_is_one_json_object() -> None:
+    reading, writing = os.pipe()
+
+    async def write() -> None:
+        lines = RequestLines("info", Outlet(writing))
+        lines.write("refused", **LINE)
+        lines.flush()
+        await asyncio.sleep(0)
+
+    asyncio.run(write())
+    assert json.loads(os.read(reading, 4096))["event"] == "refused"
+    os.close(reading)
+    os.close(writing)
+
+
 def test_the_lines_of_requests_stay_whole_beside_those_of_other_processes() -> None:
-    pieces, lines = written("info", *((False, {"number": number, "text": "x" * 300}) for number in range(50)))
-    assert [line["number"] for line in lines] == list(range(50))
+    pieces, lines = written("info", *(("served", {"revision": number, "model": "x" * 300}) for number in range(50)))
+    assert [line["revision"] for line in lines] == list(range(50))
     assert len(pieces) > 1
     assert all(len(piece) <= 4096 and piece.endswith(b"\n") for piece in pieces)
 
 
 def test_the_level_holds_for_the_lines_of_requests() -> None:
-    both: list[tuple[bool, dict[str, object]]] = [(False, {}), (True, {})]
+    both: list[tuple[str, dict[str, Any]]] = [("served", {}), ("failed", {})]
     assert [line["event"] for line in written("warning", *both)[1]] == ["failed"]
     assert written("error", *both)[1] == []
 
 
 def test_a_request_of_the_strangest_text_has_its_line() -> None:
-    (line,) = written("info", (False, {"model": "\udcff", "status": 404}))[1]
-    assert (line["model"], line["status"]) == ("\\udcff", 404)
+    strange = {"model": "\udcff", "version": '"}\n{', "status": 404}
+    (line,) = written("info", ("refused", strange))[1]
+    assert (line["model"], line["version"], line["status"]) == ("\\udcff", '"}\n{', 404)

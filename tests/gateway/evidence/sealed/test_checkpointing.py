@@ -232,7 +232,7 @@ def test_a_store_that_fails_is_offered_the_very_same_checkpoint_again(house: Hou
     with pytest.raises(AuditUnavailable):
         house.seal()
     assert house.checkpoints.due()
-    refused = house.checkpoints._signed
+    refused = house.checkpoints._offered
 
     house.store = SqliteAudit(house.folder / "audit")
     house.checkpoints._store = house.store
