@@ -6,7 +6,6 @@ whose columns are not those of its sealed bytes was edited.
 Belongs here: which columns there are, and how a value of any size or kind fits in. Never here: SQL, or a file.
 """
 
-import re
 from typing import Final
 
 import msgspec
@@ -16,7 +15,6 @@ from gateway.record import Record, Role
 
 LARGEST: Final = 2**63 - 1
 """What integers are bounded by, in both directions: the widest integer that stores have."""
-_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-([0-9a-f])[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
 _MS: Final = 1_000_000
 _headers: Final = msgspec.msgpack.Encoder()
 
@@ -108,7 +106,14 @@ def bounded(number: int) -> int:
 
 def packed_id(text: str) -> bytes | str:
     """Return the 16 bytes of a UUID in its canonical form (RFC 9562 §4), any other id as it is."""
-    return bytes.fromhex(text.replace("-", "")) if _UUID.match(text) else text
+    digits = text.replace("-", "")
+    if len(text) != 36 or len(digits) != 32 or not text[8] == text[13] == text[18] == text[23] == "-":
+        return text
+    try:
+        packed = bytes.fromhex(digits)
+    except ValueError:
+        return text
+    return packed if packed.hex() == digits else text  # it takes capitals and spaces, too
 
 
 def unpacked_id(packed: object) -> str:

@@ -19,7 +19,7 @@ Role = Literal["primary", "shadow", "control"]
 Streamed = Literal["complete", "broken_off"]
 
 
-class Payload(Struct, frozen=True, omit_defaults=True):
+class Payload(Struct, frozen=True, omit_defaults=True, gc=False):
     """What the record itself says of a body: its size in bytes as it came or left, and the commitment to its part.
 
     `commitment` (32 bytes) binds salt, digest and kept bytes of the part, and tells nothing about them. `kept` says
@@ -35,7 +35,7 @@ class Payload(Struct, frozen=True, omit_defaults=True):
     redacted: bool = False
 
 
-class Attempt(Struct, frozen=True, omit_defaults=True):
+class Attempt(Struct, frozen=True, omit_defaults=True, gc=False):
     """One try at having a version answer. `backend` is `onnx` or the URL it was forwarded to; times in µs."""
 
     version: str

@@ -16,8 +16,9 @@ from gateway.record import Frame, decode_record
 
 _LENGTH: Final = struct.Struct("<I")
 _length_at: Final = _LENGTH.unpack_from
-_SEALED_AT: Final = HASH_BYTES + _LENGTH.size
-_SHORTEST: Final = _SEALED_AT + _LENGTH.size
+_LENGTH_BYTES: Final = 4
+_SEALED_AT: Final = HASH_BYTES + _LENGTH_BYTES
+_SHORTEST: Final = _SEALED_AT + _LENGTH_BYTES
 
 
 class NoContent(ValueError):
@@ -41,16 +42,27 @@ def unpack_content(content: bytes | memoryview) -> tuple[bytes, bytes, bytes, by
         NoContent: the lengths do not fit.
     """
     whole = bytes(content)  # one copy and plain slices of it: cheaper than to copy each part out of a memoryview
-    if len(whole) < _SHORTEST:
+    return unpack_at(whole, 0, len(whole))
+
+
+def unpack_at(data: bytes, start: int, end: int) -> tuple[bytes, bytes, bytes, bytes]:
+    """Return what `unpack_content` does, of the content that stands at `start` to `end` of `data`."""
+    if end - start < _SHORTEST:
         raise NoContent("it is too short")
-    sealed_end: int = _SEALED_AT + _length_at(whole, HASH_BYTES)[0]
-    request_at = sealed_end + _LENGTH.size
-    if request_at > len(whole):
+    sealed_at = start + _SEALED_AT
+    sealed_end: int = sealed_at + _length_at(data, start + HASH_BYTES)[0]
+    request_at = sealed_end + _LENGTH_BYTES
+    if request_at > end:
         raise NoContent("its sealed part runs past the end")
-    request_end: int = request_at + _length_at(whole, sealed_end)[0]
-    if request_end > len(whole):
+    request_end: int = request_at + _length_at(data, sealed_end)[0]
+    if request_end > end:
         raise NoContent("the request's part runs past the end")
-    return whole[:HASH_BYTES], whole[_SEALED_AT:sealed_end], whole[request_at:request_end], whole[request_end:]
+    return (
+        data[start : start + HASH_BYTES],
+        data[sealed_at:sealed_end],
+        data[request_at:request_end],
+        data[request_end:end],
+    )
 
 
 def parts_at(content: bytes | memoryview) -> tuple[int, int, int, int]:
@@ -60,7 +72,7 @@ def parts_at(content: bytes | memoryview) -> tuple[int, int, int, int]:
         NoContent: the lengths do not fit.
     """
     _, sealed, request, _ = unpack_content(content)
-    request_at = HASH_BYTES + 2 * _LENGTH.size + len(sealed)
+    request_at = HASH_BYTES + 2 * _LENGTH_BYTES + len(sealed)
     return request_at, request_at + len(request), request_at + len(request), len(content)
 
 

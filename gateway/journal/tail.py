@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from gateway.chain import genesis, link
-from gateway.journal.frames import FRAME_OVERHEAD, Flaw, frame_end, frames_follow, read_frame, resume
+from gateway.journal.frames import FRAME_OVERHEAD, Flaw, frame_end, frames_follow, read_frame, read_next, resume
 from gateway.journal.segment import (
     MAX_HEADER_BYTES,
     Corruption,
@@ -202,33 +202,49 @@ class Tail:
         view = memoryview(data)
         at, more, following = 0, bool(budget), self._sequence + 1
         while more and at < len(data):
-            frame = read_frame(view, at)
-            if not isinstance(frame, tuple) or frame[0] != following:
-                break
-            content = frame[1]
-            self._decode(frames, following, content)
+            contents = read_next(data, view, at, following)
+            if contents is None:
+                frame = read_frame(view, at)
+                if not isinstance(frame, tuple) or frame[0] != following:
+                    break
+                end = at + FRAME_OVERHEAD + len(frame[1])
+                self._unpack(frames, following, frame[1])
+            else:
+                end, content = contents
+                self._decode(frames, following, content)
             following += 1
-            size = FRAME_OVERHEAD + len(content)
-            at += size
-            self.offset += size
-            more = budget.take(size)
+            self.offset += end - at
+            more = budget.take(end - at)
+            at = end
         if at:
             self._unsynced = True
             return True
         return bool(data) and self._face(view)
 
-    def _decode(self, frames: list[Frame], sequence: int, content: memoryview) -> None:
-        before, self._chain = self._chain, b""
+    def _unpack(self, frames: list[Frame], sequence: int, packed: memoryview) -> None:
         try:
-            previous, sealed, request, response = unpack_content(content)
-            self._chain = chain = link(previous, sequence, sealed)
-            record = decode_record(sealed)
-        except (NoContent, msgspec.DecodeError) as error:
-            self._raise_here(1, f"its checksum holds but it is no record: {error}", frames_follow=True)
+            content = unpack_content(packed)
+        except NoContent as error:
+            self._chain = b""
+            self._no_record(sequence, error)
         else:
-            if before and before != previous:
-                self._raise_here(0, "it does not follow on the record before it", frames_follow=True)
-            frames.append(Frame(self._journal, sequence, previous, chain, sealed, request, response, record))
+            self._decode(frames, sequence, content)
+
+    def _decode(self, frames: list[Frame], sequence: int, content: tuple[bytes, bytes, bytes, bytes]) -> None:
+        previous, sealed, request, response = content
+        before, self._chain = self._chain, link(previous, sequence, sealed)
+        try:
+            record = decode_record(sealed)
+        except msgspec.DecodeError as error:
+            self._no_record(sequence, error)
+            return
+        if before and before != previous:
+            self._raise_here(0, "it does not follow on the record before it", frames_follow=True)
+        frames.append(Frame(self._journal, sequence, previous, self._chain, sealed, request, response, record))
+        self._sequence = sequence
+
+    def _no_record(self, sequence: int, error: Exception) -> None:
+        self._raise_here(1, f"its checksum holds but it is no record: {error}", frames_follow=True)
         self._sequence = sequence
 
     def _face(self, view: memoryview) -> bool:
