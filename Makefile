@@ -66,7 +66,8 @@ TESTED_COMPILED := tests/gateway/wire tests/gateway/streaming tests/gateway/exec
   tests/gateway/test_arrival.py tests/gateway/test_dataplane.py tests/gateway/test_dataplane_guards.py \
   tests/gateway/test_log_lines.py tests/gateway/test_journal_appending.py tests/gateway/test_capture.py \
   tests/gateway/test_journal_reading.py tests/gateway/test_journal_segment_format.py tests/gateway/test_recorder.py \
-  tests/gateway/test_metrics_book.py tests/gateway/test_sealing.py tests/gateway/evidence/sealed/test_checkpointing.py tests/gateway/stores \
+  tests/gateway/test_metrics_book.py tests/gateway/test_sealing.py tests/gateway/evidence/sealed/test_checkpointing.py tests/gateway/test_columns.py \
+  $(wildcard tests/gateway/stores/test_audit_sqlite*.py) \
   tests/contracts/test_executor_contract.py tests/routing/test_vectors.py tests/routing/test_brake.py \
   tests/e2e/test_forwarding.py tests/e2e/test_wire.py tests/e2e/test_streaming.py tests/e2e/test_brake.py
 test-compiled: $(VENV)/ready
