@@ -17,7 +17,7 @@ class Departures:
 
     def __init__(self) -> None:
         self._arrivals = select.epoll()
-        self._watched = 0
+        self._watched: set[Connection] = set()
         self._together: Together[Connection] = Together(self._leave)
 
     def add(self, connection: Connection) -> None:
@@ -27,13 +27,13 @@ class Departures:
     def watch(self, connection: Connection) -> None:
         """Look out for what comes on a connection from now on."""
         self._arrivals.register(connection.descriptor, select.EPOLLIN)
-        self._watched += 1
+        self._watched.add(connection)
 
-    def forget(self, _: Connection) -> None:
-        """Take note that a watched connection is closed. Not by its number, which may be another's by now: what is
-        closed, the kernel has forgotten.
+    def forget(self, connection: Connection) -> None:
+        """Take note that a connection is closed, if it was watched. The kernel has forgotten it by then, and its number
+        may be another's.
         """
-        self._watched -= 1
+        self._watched.discard(connection)
 
     def close(self) -> None:
         """Look out no more, once every connection is closed."""
@@ -42,7 +42,7 @@ class Departures:
     def _leave(self, connections: list[Connection]) -> None:
         heard: set[int] = set()
         if self._watched:
-            for descriptor, _ in self._arrivals.poll(0, self._watched):
+            for descriptor, _ in self._arrivals.poll(0, len(self._watched)):
                 heard.add(descriptor)
         for connection in connections:
             connection.depart(connection.descriptor in heard)

@@ -134,9 +134,8 @@ class Pool:
 
     def lost(self, connection: Connection) -> None:
         """Make room for another."""
-        if connection in self._open:
-            self._open.remove(connection)
-            self._departures.forget(connection)
+        self._open.discard(connection)
+        self._departures.forget(connection)
         if connection in self._idle:
             self._idle.remove(connection)
         self._open_more()
@@ -180,12 +179,14 @@ class Pool:
     def _begin(self, connection: Connection) -> None:
         if not connection.lost:
             self._open.add(connection)
-            self._departures.watch(connection)
         if connection.closing:
             self._refuse_one(connection.unusable())
-        elif self._stopped:
+            return
+        if self._stopped:
             connection.abort()
-        elif (exchange := self._next(self._repeated) or self._next(self._waiting)) is not None:
+            return
+        self._departures.watch(connection)
+        if (exchange := self._next(self._repeated) or self._next(self._waiting)) is not None:
             self._send(connection, exchange)
         else:
             self._keep(connection, monotonic_ns())
