@@ -95,8 +95,6 @@ def _stretch(
     looked_at = 0
     if listing.rest:
         looked_at, values["from_ns"] = _end(connection, listing.order, values)
-        if not looked_at:
-            return [], None, 0
     statement = (
         f"SELECT received_ns, number, sealed FROM records WHERE day = %(day)s AND {listing.order.records} "  # noqa: S608 - names of ours
         f"AND (received_ns, number) < (%(at_ns)s, %(at)s) {listing.rest} "
@@ -110,9 +108,12 @@ def _stretch(
 
 
 def _end(connection: Link, order: _Order, values: Mapping[str, Any]) -> tuple[int, int]:
-    """Return how many records the next stretch has, at most `budget`, and the time (ns) of its last one, 0 of none."""
+    """Return how many records the next stretch has, at most `budget`, and the time (ns) of its last one.
+
+    Of a stretch that has none, it is the time where all ends.
+    """
     times = f"SELECT received_ns FROM records WHERE day = %(day)s AND {order.records} ORDER BY {order.by}"  # noqa: S608 - names of ours
-    statement = f"SELECT count(*), coalesce(min(received_ns), 0) FROM ({times} LIMIT %(budget)s) AS times"  # noqa: S608 - as above
+    statement = f"SELECT count(*), coalesce(min(received_ns), %(from_ns)s) FROM ({times} LIMIT %(budget)s) AS times"  # noqa: S608 - as above
     ((looked_at, end_ns),) = connection.rows(statement, values)
     return looked_at, end_ns
 
