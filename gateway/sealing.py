@@ -16,7 +16,7 @@ from gateway.record import Frame, decode_record
 
 _LENGTH: Final = struct.Struct("<I")
 _length_at: Final = _LENGTH.unpack_from
-_LENGTH_BYTES: Final = 4
+_LENGTH_BYTES: Final[int] = _LENGTH.size
 _SEALED_AT: Final = HASH_BYTES + _LENGTH_BYTES
 _SHORTEST: Final = _SEALED_AT + _LENGTH_BYTES
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from crc32c import crc32c
 
-from gateway.sealing import NoContent, parts_at, unpack_at
+from gateway.sealing import NoContent, parts_at
 
 MAX_PAYLOAD_BYTES: Final = 2**30
 _FRAME: Final = struct.Struct("<IIQ")
@@ -19,10 +19,6 @@ _SEQUENCE: Final = struct.Struct("<Q")
 FRAME_OVERHEAD: Final[int] = _FRAME.size
 _SEARCHED_SEQUENCES: Final = 64
 """How many sequences after a bad frame are looked for to tell a torn tail from damage in the middle."""
-
-
-Contents = tuple[int, tuple[bytes, bytes, bytes, bytes]]
-"""Where a frame ends, and its content as `sealing.unpack_content` returns it."""
 
 
 class Flaw(Enum):
@@ -74,27 +70,6 @@ def _without_parts(payload: memoryview) -> bytes | None:
     except NoContent:
         return None
     return bytes(payload[:parts]) + bytes(len(payload) - parts)
-
-
-def read_next(data: bytes, view: memoryview, at: int, sequence: int) -> Contents | None:
-    """Return the frame `sequence` at `at` of `data`, unpacked; `view` is of `data`.
-
-    None unless it is whole, nobody has erased its parts, and it has a content; `read_frame` tells more, and takes twice
-    as long.
-    """
-    start = at + FRAME_OVERHEAD
-    if start > len(data):
-        return None
-    length, checksum, found = _FRAME.unpack_from(data, at)
-    end: int = start + length
-    if found != sequence or not 0 < length <= MAX_PAYLOAD_BYTES or end > len(data):
-        return None
-    if crc32c(view[at + 8 : end]) != checksum:
-        return None
-    try:
-        return end, unpack_at(data, start, end)
-    except NoContent:
-        return None
 
 
 def frame_end(view: memoryview, at: int) -> int:
