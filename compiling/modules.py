@@ -47,6 +47,7 @@ MODULES: Final[Sequence[str]] = (
     "gateway/stores/audit_sqlite_day.py",
     "gateway/stores/audit_sqlite_writing.py",
     "gateway/timeouts.py",
+    "gateway/times.py",
     "gateway/together.py",
     "gateway/wire/alarm.py",
     "gateway/wire/client.py",

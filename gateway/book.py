@@ -28,23 +28,7 @@ from gateway.record import Frame, Record
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 UNKNOWN_MODEL: Final = "_unknown"
 NO_VERSION: Final = "_none"
-BUCKETS: Final[tuple[float, ...]] = (
-    0.0005,
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1.0,
-    2.5,
-    5.0,
-    10.0,
-    30.0,
-)
+BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds of the latency histograms, in seconds."""
 _BOUNDS_US: Final = tuple(round(bound * 1e6) for bound in BUCKETS)
 _LE: Final = (*map(str, BUCKETS), "+Inf")

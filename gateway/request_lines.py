@@ -12,7 +12,7 @@ from typing import Any, Final
 import orjson
 
 from gateway.logs import Outlet, outlet
-from gateway.times import THREE_DIGITS
+from gateway.times import THREE_DIGITS, in_ms
 from gateway.together import Together
 
 _WHOLE_BYTES: Final = 4096
@@ -62,7 +62,7 @@ class RequestLines:
         self._lines.add(
             (
                 f'{{"request_id":"{request_id}","record_id":"{record_id}",{_alike(model, version, reason, revision)},'
-                f'"status":{status},"latency_ms":{total_us // 1000}.{THREE_DIGITS[total_us % 1000]}'
+                f'"status":{status},"latency_ms":{in_ms(total_us)}'
                 f"{_ending(outcome, failed, error_code)}"
                 f"{self._stamp}.{THREE_DIGITS[us // 1000]}{THREE_DIGITS[us % 1000]}{self._end}"
             ).encode()

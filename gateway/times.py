@@ -1,6 +1,7 @@
 """Times as people and programs read them.
 
-Belongs here: Unix time to text. Never here: a clock, or text to time (who takes text knows what it may be).
+Belongs here: Unix time, and how long something took, to text. Never here: a clock, or text to time (who takes text
+knows what it may be).
 """
 
 from datetime import UTC, datetime
@@ -19,3 +20,8 @@ def moment(at_ns: int) -> str:
 def day_of(at_ns: int) -> str:
     """Return the UTC day of a time (Unix ns), such as `2026-11-25`."""
     return f"{datetime.fromtimestamp(at_ns // 1_000_000_000, UTC):%Y-%m-%d}"
+
+
+def in_ms(us: int) -> str:
+    """Return µs in ms, with three decimals."""
+    return f"{us // 1000}.{THREE_DIGITS[us % 1000]}"

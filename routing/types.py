@@ -47,8 +47,8 @@ Weight = Annotated[
     int, Meta(ge=0, le=BASIS_POINTS, description="an integer from 0 to 10000 (basis points: 100 is 1 %)")
 ]
 Text = Annotated[str, Meta(max_length=1024)]
-ListedKey = Annotated[str, Meta(min_length=1, max_length=1024)]
 Reason = Literal["explicit", "pin", "split", "brake"]
+ListedKey = Annotated[str, Meta(min_length=1, max_length=1024)]
 
 
 class KeySource(Struct, frozen=True, forbid_unknown_fields=True):

@@ -35,7 +35,7 @@ from gateway.protocols.oip_v2_bodies import RequestedOutput, read_body, read_ide
 from gateway.protocols.oip_v2_kinds import shown
 from gateway.protocols.oip_v2_paths import ROUTES, Target, find, not_allowed, parse
 from gateway.protocols.oip_v2_tensors import names_of, read_inputs, write_data
-from gateway.times import THREE_DIGITS
+from gateway.times import in_ms
 
 __all__ = ["ROUTES", "STATUS", "OipV2", "OipV2Face", "Target", "parse", "passed_on", "reply_lines"]
 
@@ -280,11 +280,9 @@ def _decided(  # noqa: PLR0917 - what the lines depend on, and so what they are 
 
 def _timing(answer: Answer) -> str:
     """Return the Server-Timing value, in ms: https://www.w3.org/TR/server-timing/."""
-    route, queue, infer, total = answer.route_us, answer.queue_us, answer.infer_us, answer.total_us
-    digits = THREE_DIGITS
     return (
-        f"route;dur={route // 1000}.{digits[route % 1000]}, queue;dur={queue // 1000}.{digits[queue % 1000]}, "
-        f"infer;dur={infer // 1000}.{digits[infer % 1000]}, total;dur={total // 1000}.{digits[total % 1000]}"
+        f"route;dur={in_ms(answer.route_us)}, queue;dur={in_ms(answer.queue_us)}, "
+        f"infer;dur={in_ms(answer.infer_us)}, total;dur={in_ms(answer.total_us)}"
     )
 
 
